@@ -160,7 +160,8 @@ def epsilon_greedy_policy(
         best = max(row)
         if row.count(best) == 1:
             return row.index(best)
-        return int(rng.choice([a for a, value in enumerate(row) if value == best]))
+        ties = [action for action, value in enumerate(row) if value == best]
+        return ties[int(rng.random() * len(ties))]
     return int(rng.random() * len(row))  # explore
 
 
@@ -222,12 +223,13 @@ def train(
     check_numbers(locals())  # at this point these are just the arguments, by name
     check_table(env, Qtable)
     rng = random.Random(seed)
-    if min_learning_rate is None:
-        min_learning_rate = learning_rate  # to decay from alpha to alpha is to stay
+    alpha = learning_rate
 
     for episode in tqdm(range(n_training_episodes), unit=" episodes", disable=None):
         epsilon = exponential_decay(episode, min_epsilon, max_epsilon, decay_rate)
-        alpha = exponential_decay(episode, min_learning_rate, learning_rate, decay_rate)
+        if min_learning_rate is not None:
+            low, high = min_learning_rate, learning_rate
+            alpha = exponential_decay(episode, low, high, decay_rate)
         # Seeded once: the same seed at every reset would replay one and the same luck.
         state, _ = env.reset(seed=seed if episode == 0 else None)
         total_reward = 0.0
@@ -280,6 +282,8 @@ def evaluate_agent(
     """
     check_numbers({"max_steps": max_steps, "n_eval_episodes": n_eval_episodes})
     check_table(env, Q)
+    if not isinstance(seed, Sequence):
+        raise TypeError(f"seed must be a list with one for each episode, not {seed!r}")
     if 0 < len(seed) < n_eval_episodes:
         raise ValueError(
             f"{n_eval_episodes} episodes, but only {len(seed)} seeds for them"
@@ -333,11 +337,18 @@ def check_table(env: Env, Qtable: Sequence[Row]) -> None:
         if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
             raise ValueError(f"a Q-table needs Discrete spaces from 0, not {space}")
     needed = f"{env.observation_space.n} x {env.action_space.n}"
-    found = " or ".join(sorted({f"{len(Qtable)} x {len(row)}" for row in Qtable}))
+    try:
+        found = " or ".join(sorted({f"{len(Qtable)} x {len(row)}" for row in Qtable}))
+    except TypeError:
+        kind = type(Qtable).__name__
+        raise TypeError(f"a Q-table is a list of lists of numbers, no {kind}") from None
     if found != needed:
         raise ValueError(f"the Q-table is {found or 'empty'}, this game needs {needed}")
-    if len(Qtable) > 1 and Qtable[0] is Qtable[1]:
-        raise ValueError("the Q-table repeats one row: use initialize_q_table")
+    if len({id(row) for row in Qtable if isinstance(row, list)}) not in (
+        0,
+        len(Qtable),
+    ):
+        raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
 
 
 # ------------------ The games, with all their hyperparameters -------------------------
