@@ -561,6 +561,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def option(name: str) -> str:
+    """How a hyperparameter is called on the command line."""
+    return "--" + name.replace("n_training_", "").replace("_", "-")
+
+
 def add_recipe(parser: argparse.ArgumentParser, **more: Any) -> None:
     """Let the parser take a recipe, and an option for each number it trains with."""
     parser.add_argument("recipe", choices=RECIPES, help="the game to learn", **more)

@@ -4,23 +4,47 @@ Every training run that a test needs is started once, in the background, on all 
 """
 
 import ast
+import base64
 import doctest
+import hashlib
+import json
 import math
 import os
+import pickle
+import pickletools
 import random
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
+import zlib
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import gymnasium as gym
+import huggingface_hub
+import imageio.v2 as imageio
 import pytest
+from huggingface_hub import metadata_load
 
+import hub_utils
 import qlearning
+from hub_utils import (
+    load_from_hub,
+    load_model,
+    make_env_from_model,
+    package_model,
+    push_to_hub,
+    read_pickle,
+    record_video,
+    save_model,
+)
 from qlearning import (
     RECIPES,
     argmax,
@@ -990,6 +1014,7 @@ def test_runs_with_nothing_but_gymnasium():
 def test_docstring_examples():
     failed, tried = doctest.testmod(qlearning)
     assert failed == 0 and tried >= 7
+    assert doctest.testmod(hub_utils).failed == 0
 
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("*.py")), ids=lambda path: path.name)
@@ -1002,3 +1027,1095 @@ def test_no_file_imports_numpy(path):
         ]
         module = getattr(node, "module", None) or ""
         assert not any(name.split(".")[0] == "numpy" for name in [*names, str(module)])
+
+
+# ======================================================================================
+# hub_utils: the video
+# ======================================================================================
+GOOD_TABLE = [[max(0.0, value) for value in row] for row in GOLDEN]
+
+
+def filmed(name="frozenlake", **more):
+    return make_env(
+        RECIPES[name]["env_id"],
+        render_mode="rgb_array",
+        **RECIPES[name]["env_kwargs"],
+        **more,
+    )
+
+
+def frames_of(path):
+    with imageio.get_reader(path) as reader:
+        return reader.get_meta_data(), [frame for frame in reader]
+
+
+def test_video_is_what_browsers_play(tmp_path):
+    path = tmp_path / "new" / "replay.mp4"
+    assert record_video(filmed(), GOOD_TABLE, path) == path
+    meta, frames = frames_of(path)
+    assert meta["codec"] == "h264"
+    assert meta["pix_fmt"].startswith("yuv420p")
+    assert meta["fps"] == 1
+    assert meta["source_size"] == (256, 256)
+    assert len(frames) == 7  # before the first of six moves, and after each
+
+
+def difference(one, other):
+    """How far two pictures are apart, over a coarse grid of their pixels."""
+    pixels = zip(
+        one[::8, ::8].ravel().tolist(), other[::8, ::8].ravel().tolist(), strict=True
+    )
+    return sum(abs(a - b) for a, b in pixels)
+
+
+def test_video_shows_the_agent_where_it_is(tmp_path):
+    env = filmed()
+    record_video(env, GOOD_TABLE, tmp_path / "replay.mp4", 2)
+    meta, frames = frames_of(tmp_path / "replay.mp4")
+    assert meta["fps"] == 2
+    actions = [action for action, _, _ in rollout(env, GOOD_TABLE, 99)][1:]
+    env.reset()
+    shown = [env.render()]
+    for action in actions:
+        env.step(action)
+        shown.append(env.render())
+    for i, frame in enumerate(frames):  # nearer to its own picture than to any other
+        distances = [difference(frame, picture) for picture in shown]
+        assert argmax([-distance for distance in distances]) == i
+
+
+def test_gif_by_its_ending_and_the_same_for_the_same_seed(tmp_path):
+    table = value_iteration(game("frozenlake-slippery"), 0.99)
+    paths = [tmp_path / name for name in ("a.gif", "b.gif", "c.GIF")]
+    for path, seed in zip(paths, (1, 1, 3), strict=True):
+        record_video(filmed("frozenlake-slippery"), table, path, 4, seed=seed)
+    first, again, other = (path.read_bytes() for path in paths)
+    assert first[:6] == b"GIF89a"
+    assert first == again != other
+    assert frames_of(paths[0])[0]["duration"] == 250
+
+
+def test_taxi_keeps_its_size_and_nothing_is_printed(tmp_path):
+    code = (
+        "import sys, hub_utils, qlearning\n"
+        "env = qlearning.gym.make(sys.argv[2], render_mode='rgb_array')\n"
+        "table = qlearning.initialize_q_table(500, 6)\n"
+        "hub_utils.record_video(env, table, sys.argv[1], max_steps=3, seed=0)\n"
+    )
+    env_id = next(env_id for env_id in ("Taxi-v3", "Taxi-v4") if env_id in gym.registry)
+    screenless = {k: v for k, v in os.environ.items() if "DISPLAY" not in k}
+    done = command("-c", code, str(tmp_path / "taxi.mp4"), env_id, env=screenless)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    env = filmed("taxi")
+    env.reset()
+    height, width, _ = env.render().shape
+    meta, frames = frames_of(tmp_path / "taxi.mp4")
+    assert meta["source_size"] == (width, height)
+    assert len(frames) == 4
+
+
+class Odd(Script):
+    """A world without an end, in a picture of odd sizes."""
+
+    render_mode = "rgb_array"
+
+    def render(self):
+        import_free = filmed()
+        import_free.reset()
+        return import_free.render()[:101, :75]
+
+
+def test_odd_sizes_and_endless_games_are_filmed_too(tmp_path):
+    env = Odd([(0, 0.0, False, False)] * 200)
+    record_video(env, initialize_q_table(3, 2), tmp_path / "odd.mp4", max_steps=5)
+    meta, frames = frames_of(tmp_path / "odd.mp4")
+    assert (meta["source_size"], len(frames)) == ((74, 100), 6)
+    assert len(env.actions) == 5
+    record_video(env, initialize_q_table(3, 2), tmp_path / "long.mp4")
+    assert len(env.actions) == 5 + 99
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "more", "text"),
+    [
+        (game, "a.mp4", {}, 'render_mode="rgb_array"'),
+        (filmed, "a.avi", {}, "ends in .mp4 or .gif"),
+        (filmed, "replay", {}, "ends in .mp4 or .gif"),
+        (filmed, "a.mp4", {"fps": 0}, "fps must be above 0"),
+        (filmed, "a.mp4", {"max_steps": 0}, "max_steps must be"),
+        (filmed, "a.mp4", {"seed": -1}, "seed must be"),
+    ],
+)
+def test_what_cannot_be_filmed_is_said_at_once(tmp_path, env, name, more, text):
+    with pytest.raises(ValueError, match=text):
+        record_video(env("frozenlake"), GOOD_TABLE, tmp_path / "new" / name, **more)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_breaks_leaves_the_old_one(tmp_path):
+    class Breaking(Odd):
+        def step(self, action):
+            raise OSError("no more")
+
+    (tmp_path / "a.mp4").write_bytes(b"old")
+    with pytest.raises(OSError, match="no more"):
+        record_video(Breaking([]), initialize_q_table(3, 2), tmp_path / "a.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"old"
+
+
+def test_missing_renderer_is_said(tmp_path):
+    class Bare(Odd):
+        def render(self):
+            raise gym.error.DependencyNotInstalled("pygame")
+
+    with pytest.raises(RuntimeError, match="pip install"):
+        record_video(Bare([]), initialize_q_table(3, 2), tmp_path / "a.mp4")
+
+
+# ======================================================================================
+# hub_utils: pickles
+# ======================================================================================
+# {"env_id": "FrozenLake-v1", "max_steps": 99, "n_eval_episodes": np.int64(2),
+#  "eval_seed": [], "gamma": np.float32(0.5), "map_name": "4x4", "slippery": False,
+#  "qtable": np.arange(64).reshape(16, 4) - 8}, zlib and base85 on top.
+SAMPLES = {
+    "NumPy 1.26, protocol 0, float32": r"""
+c-oEBF^tnN6b4`kF`y@g8yFZEZeZxZRdM3BsdUoyDs&>!sX8GPF(3suHC05Cnk22ROdS~+89OpEvJo~$M#he
+ejEp>|C()mB(p7Th&wjDrv)i;L#-UK>izu0p5fq*kv$r}wSFiQaLXdH(3^R2Zm6bLn8IOW~pNH~DFH{<7la#
+ZG<_Sr0KF`du9nT8g&gN;AsG?9yDr1$Zf=q{6+X$LeOQXqjsTC$ZnH~j>!%a|Se0pm7)CxQbk2xEMMx#-1B&
+cZ)2M9sqIEs1CxFnt14#&B?)U6kDhd(#@<|lZAR8>jN6$)wB?eNZ`YkNK0^SQ>R!cuE{E}T?qT!%-eD$5j~i
+=Zi&G__T{l5BUU4A<i|T-g*d{ZAEchsM(;>;2?Tc&#o!WwUZ^F0OBTeeQWqa~USeRmNp|d|UF8_x9{1m1$y(
+E|yHMNu><mRBD{sz-uojDs(){%c_{i703O(qkOUrFdi4!<m~lmoAQ_k{i_5$o0hcGQrI5P2g0^41$JI?{d^8
+Ko$KoTx{FP{s~WThtw4i%e_;&&a+4p%>STXx006B(Yfuf^4E7g3-Ngau5QLEf&;{rv$beR$ccAy651=*ZBj^
++8GpGiA1APbm0Bt}&LBBx1PxlXXxQpAMJD|Iu1JFIteb58YA?P8f1$qR+JSE5n9fJm-$Dk*mbI=9o8R+@&-(
+&2=Lw=#ltN*yPuSRKKjj~7Mvi%3nZ??<""",
+    "NumPy 1.26, protocol 2, int16": r"""
+c-nQ4Nsrn<5QQJ>fCmO<-}jAKU<QUPhe)~Q5Jwz*@+Gnw(+O5=<FXAJB1Ot2Ot|IeWY2*gmXyuhl632}x~p1
+M->dh@cZ7<b1t8slVRa~>7y0qb@4c1o3-Lx)2X#v7d5$^a)(ArB1(Z@vy~GjMkON^G(zAkIM+THO-M-@uYi7
+@vHK%WfmhgQsR031j!dECW%`2U7=t+gLdXkG+k7;K7@s4sD<tu7RPjKuBDXmuP`EOqFp(3Q&wrQB$#tancMi
++$&dX7IwMWRK;*oQ4b%dOMgh)NojM>Ma|Ld+kt22yrt@g*(k84kS`jw5Kfo9RwjUNvbYVp-K_jaj;XQ>?eU1
+wB1&_>?xf+-6gwtr2Z&v=iev!ZTdqNZQp?{A}JfX)jI$w&i)!AJYCf2BlE6ZAl0J8Jgisv*!k(-#0^r4(~_j
+cBWZ6Qt^R~877)nn@%E<Q;jNjbf(dHMNOz>H9ew>duLXIE+c1EjcWgPcGVtpwNLza@_F)W@`d%4^^NtN^@H`
+3#T!WQ&{IewgDhr{LmmodQ9u!MD4~pbEMO5!SjGxgv4(YQU=v%|#twF|hkYF25Jx!12~JVL8P0KmOH@(A6|P
+Z712<^m0UqKJ=sGf2*QgQFO}k(F0|2_pN&""",
+    "NumPy 1.26, protocol 4, float64": r"""
+c-no^%TC)s6b9gv3n5fovH*z%3shAoLNo#zAY2m&g@REQ?2$FGr`W=FjP0bP5)vCIk!Hu~^OQ&84XCmI3ROa
+!g}?bnqcdkD-{gP)$Wc<)Tvi3?^>o{0HFgkmeoF5|T*%M8B~~M@xYEN&`XOtEn(%bl6OJx@JM5S;WHse=UB6
+#3I)SXXT_>_d5QsjjLTCs_1pL5iC^-^qMtxtt>}2g45AJ{QDVMdJ%4~6~)jEETEBR;?al2W}rqdDM#pl#Wa&
+IW5$!Bq^bK$yztzqkf%6_lDHnYaxXqAt<)YCRaSNOUoT*)d|y{g6=p=0~L4Ej7!h092^9m&>^8r1`7bi6PMx
+<(X_Y!%h8XQpp^V2y6MnQ3!+X+|q)`8!TVsl7kSV2}Pii)J5FXW%rPge6#n1fTxUfAv(yqJi_U1SjD%oPo3O
+Bm4yCU>VNC1z3TLa0xEMFR%(%;3`~$HMkBp;3nLH+i(ZgVI%bh(k?QjJ!D8tWJvqSkiH^AIzWbWhz#i)GNdD
+9NXN*KG-R#8@t@GG`~`05!ao""",
+    "NumPy 2.4, protocol 4, float64, by columns": r"""
+c-no^O-tNB7zgm|i|Z;?_aM?k52Z+1iY{uSZd>cFZo93f?7_Q)*<@;hd25ngHi9r0t-{=V{5;){)NjzH$v+f
+9oI`#vGd%z286v9plZuk9OKQp*_r|(yl3eJA{ss5Gv2(sY-XuBavWXtWJcvj$<dUcJF>`bt*pYAYh~$bla)Y
+F$8-B=J?#PL47KSV#S&Izju#oOZ&SZB|%{U48zn!w(rrVpJbV5z7B1?NT7z~d8q$~SqN=(CEy_~nF&~<uG&S
+k+7=O&$|rOue^GO}i^d0GCh{x4=NK2oZhR_Wwr>Mjd(kGY&=MV+YWM&#H*z{7-YW$j1Ih7KodMn2O+Zunjlh
+a)3STej+Q)-&_j?nqOvs8<?N9$L~GTJ@T;R@zUua&xE@V<|7Exs9pvU^TiphfTNvRoI4munQ02C)kHy;W2!H
++&cW-$z8_zEBFR(!fp5te#{lf7swaL7swaL7e)T_V(!9XAFjeRxCM9Md$<n|U=MzVU*Hkc;BqndFT6wXF7P#
+M!MAW1et;d!g?xd0fqa2{fqbELDg6^ht-m?f!k+""",
+    "NumPy 2.4, protocol 5, float32": r"""
+c-n2yKWGzS7{~E9X_}_~4Jf69LkEWp8Y*PyP-twW6t9FL3J%KoCV68H?=IK7OK1e)rv8C<5PTHJjE;_O#?7%
+~$Bd4SZu(8C=-|WqdEb}!9)5T4W%F+z<<+cSNyQdTIB>nT*vs2-@1+TM^$T-*a7XN7pby+6HBll?%U%s#Gtj
+<kA}{H+O(J$F><7`X>b82ZsRn&N^>iHTq1a;5(!P%6joA5F4{JLeMrL}F_txa(_(&c|#hJ6Yb!jvj_kU8e$x
+*2^w@SZ1Pst&Dc5(LN#F(}`CF;2j0xjKz?gg9g)c%Hbuly&fK+48>OexTj8|uJ_ovR(xI7oaiicCC|6I<L*b
+<^k3wSRBL-o#!@>_xW|_kw1>(=pR~Ro<zb`cq$&nv9hiV}uNKsOkRmc}upzRA(T=2xCm3?kZKr3RY3a9-bjW
+hGV?OdyMb_AMpuee8nlwFu^x`#}BAYr3xtF63V!aW!%6DZlZ!)SVawMSVtZAu!CLf;UOO5$)<Fdow8Fn6r0<
+Ul;7O1{sP-7wWa""",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_models_that_real_numpys_wrote(name, tmp_path):
+    path = tmp_path / "q-learning.pkl"
+    path.write_bytes(zlib.decompress(base64.b85decode("".join(SAMPLES[name].split()))))
+    model = load_model(path)
+    assert model == {
+        "env_id": "FrozenLake-v1", "max_steps": 99, "n_eval_episodes": 2, "eval_seed": [],
+        "gamma": 0.5, "map_name": "4x4", "slippery": False,
+        "qtable": [[4.0 * row + column - 8 for column in range(4)] for row in range(16)],
+    }  # fmt: skip
+    assert type(model["n_eval_episodes"]) is int and type(model["gamma"]) is float
+    assert {type(cell) for row in model["qtable"] for cell in row} == {float}
+    env = make_env_from_model(model)
+    assert env.spec.kwargs["is_slippery"] is False
+
+
+def small_model(**more):
+    model = {"env_id": "FrozenLake-v1", "max_steps": 99, "n_eval_episodes": 3}
+    model |= {"env_kwargs": {"desc": ["SFG"], "is_slippery": False}, "eval_seed": []}
+    model |= {
+        "learning_rate": 0.7,
+        "gamma": 0.5,
+        "max_epsilon": 1.0,
+        "min_epsilon": 0.05,
+    }
+    model |= {"n_training_episodes": 10, "decay_rate": 0.1, "seed": 0}
+    model |= {"qtable": [[0.0, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 4]}
+    return model | more
+
+
+def test_what_we_write_is_read_by_pickle_as_the_course_does(tmp_path):
+    path = save_model(small_model(), tmp_path / "deep" / "q-learning.pkl")
+    with open(path, "rb") as file:
+        model = pickle.load(file)
+    assert model["qtable"][1][2] == 1.0 and model["env_id"] == "FrozenLake-v1"
+    assert load_model(path) == small_model() == model
+    names = {
+        instruction.name for instruction, _, _ in pickletools.genops(path.read_bytes())
+    }
+    assert not names & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"}
+    assert path.read_bytes()[:2] == b"\x80\x04"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_pickles_of_every_protocol(tmp_path, protocol):
+    model = small_model(note="é 中", flags=(True, None), big=2**40, negative=-7)
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(model, protocol))
+    assert load_model(tmp_path / "m.pkl") == model | {"flags": [True, None]}
+
+
+def test_numpy_values_are_saved_as_plain_ones(tmp_path):
+    number = game("frozenlake").unwrapped.initial_state_distrib
+    model = small_model(gamma=number[0], qtable=[number[:2], number[1:3]])
+    loaded = load_model(save_model(model, tmp_path / "m.pkl"))
+    assert (loaded["gamma"], loaded["qtable"]) == (1.0, [[1.0, 0.0], [0.0, 0.0]])
+
+
+def op(name, argument=b""):
+    """One instruction of a pickle, by its name."""
+    code = next(code for code in pickletools.opcodes if code.name == name)
+    return code.code.encode("latin1") + argument
+
+
+def text(value):
+    return op("BINUNICODE", struct.pack("<I", len(value)) + value.encode())
+
+
+def imported(module, name, argument=b")"):
+    return (
+        op("GLOBAL", f"{module}\n{name}\n".encode())
+        + argument
+        + op("REDUCE")
+        + op("STOP")
+    )
+
+
+def array(shape, data, code="f8", order="<", name="numpy.core.multiarray _reconstruct"):
+    """A NumPy array, instruction by instruction; `shape` as the instructions that push it."""
+    module, maker = name.split()
+    start = (
+        op("GLOBAL", f"{module}\n{maker}\n".encode()) + op("EMPTY_TUPLE") + op("REDUCE")
+    )
+    dtype = op("GLOBAL", b"numpy\ndtype\n") + text(code) + op("TUPLE1") + op("REDUCE")
+    dtype += op("NONE") + text(order) + op("TUPLE2") + op("BUILD")
+    state = op("NONE") + shape + dtype + op("NEWFALSE")
+    state += op("BINBYTES", struct.pack("<I", len(data)) + data)
+    return start + op("MARK") + state + op("TUPLE") + op("BUILD")
+
+
+def pair(rows, columns):
+    return b"".join(op("BININT", struct.pack("<i", n)) for n in (rows, columns)) + op(
+        "TUPLE2"
+    )
+
+
+def model_with(table):
+    """A pickle of a model whose qtable is made by these instructions."""
+    env_id = text("env_id") + text("FrozenLake-v1") + op("SETITEM")
+    return (
+        op("EMPTY_DICT") + env_id + text("qtable") + table + op("SETITEM") + op("STOP")
+    )
+
+
+def nested(opening, closing, depth):
+    return opening * depth + closing * depth
+
+
+LIST, LIST_OF_TWO = op("EMPTY_LIST"), op("TUPLE2")
+LAUGHS = op("EMPTY_LIST") + b"".join(
+    op("BINPUT", bytes([i]))
+    + op("EMPTY_LIST")
+    + op("MARK")
+    + op("BINGET", bytes([i])) * 10
+    + op("APPENDS")
+    for i in range(200)
+)
+ATTACKS = {
+    "os.system": (imported("os", "system", text("true") + op("TUPLE1")), "it would import os.system"),
+    "eval": (imported("builtins", "eval"), "it would import builtins.eval"),
+    "escape codes": (imported("\x1b[2J", "x"), r"it would import \x1b[2J.x"),
+    "numpy but not arrays": (imported("numpy", "load"), "it would import numpy.load"),
+    "stack global": (
+        text("os") + text("system") + op("STACK_GLOBAL") + op("STOP"),
+        "it would import os.system",
+    ),
+    "long name": (imported("m" * 5000, "x"), "it would import " + "m" * 80 + ".x"),
+    "instance": (op("MARK") + op("INST", b"os\nsystem\n") + op("STOP"), "INST"),
+    "persistent id": (op("PERSID", b"x\n") + op("STOP"), "PERSID"),
+    "extension": (op("EXT1", b"\x01") + op("STOP"), "EXT1"),
+    "set": (op("EMPTY_SET") + op("STOP"), "EMPTY_SET"),
+    "buffer": (op("NEXT_BUFFER") + op("STOP"), "NEXT_BUFFER"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+    "empty": (b"", "not a pickle"),
+    "html": (b"<!doctype html><html></html>", "not a pickle"),
+    "zip": (b"PK\x03\x04" + bytes(100), "not a pickle"),
+    "cut off": (pickle.dumps(small_model())[:-9], "cut off"),
+    "trailing": (pickle.dumps(small_model()) + b"x", "STOP"),
+    "no dictionary": (pickle.dumps([1, 2]), "a dictionary with env_id and qtable"),
+    "no env_id": (pickle.dumps({"qtable": [[0.0]]}), "a dictionary with env_id"),
+    "env_id no text": (pickle.dumps({"env_id": 7, "qtable": [[0.0]]}), "env_id"),
+    "no table": (pickle.dumps({"env_id": "x"}), "not a list of rows"),
+    "ragged": (pickle.dumps({"env_id": "x", "qtable": [[0.0], [0.0, 1.0]]}), "of one length"),
+    "empty rows": (pickle.dumps({"env_id": "x", "qtable": [[]]}), "of one length"),
+    "nan": (pickle.dumps(small_model(qtable=[[NAN]])), "not a finite number"),
+    "text cell": (pickle.dumps(small_model(qtable=[["1"]])), "not a finite number"),
+    "infinite gamma": (pickle.dumps(small_model(gamma=math.inf)), "gamma is not a finite"),
+    "huge integer": (pickle.dumps(small_model(seed=2**4000)), "a int that no model needs"),
+    "bytes": (pickle.dumps(small_model(note=b"x")), "a bytes that no model needs"),
+    "long text": (pickle.dumps(small_model(note="x" * 20_000)), "a str that no model needs"),
+    "key no text": (pickle.dumps({1: 2}), "a key that is not text"),
+    # A dictionary key of nested tuples, each twice in the next: 2 ** 100 hashes.
+    "hash bomb": (
+        LIST + op("TUPLE1") + (op("BINPUT", b"\0") + op("BINGET", b"\0") + LIST_OF_TWO) * 100
+        + op("PUT", b"1\n") + op("EMPTY_DICT") + op("GET", b"1\n") + op("NONE")
+        + op("SETITEM") + op("STOP"),
+        "a key that is not text",
+    ),
+    "billion laughs": (LAUGHS + op("STOP"), "more values, or deeper nested"),
+    "laughs as a table": (model_with(op("MARK") + LAUGHS + op("LIST")), "more values, or deeper nested"),
+    "a list in itself": (
+        LIST + op("BINPUT", b"\0") + op("BINGET", b"\0") + op("APPEND") + op("STOP"),
+        "more values, or deeper nested",
+    ),
+    "deep lists": (nested(LIST, op("APPEND"), 100_000) + op("STOP"), "damaged"),
+    "deep table": (
+        model_with(LIST + nested(LIST, op("APPEND"), 100_000)), "more values, or deeper nested"
+    ),
+    "deep tuples": (LIST + op("TUPLE1") * 300_000 + op("STOP"), "more values, or deeper nested"),
+    "deep marks": (op("MARK") * 700_000, "a MARK that no model needs"),
+    "long program": (op("NONE") * 5_000_000 + op("STOP"), "more instructions"),
+    "large file": (op("BINUNICODE", struct.pack("<I", 20_000_000)) + bytes(20_000_000), "bytes"),
+    "huge bytes": (op("BINBYTES8", struct.pack("<Q", 2**62)) + b"x", "cut off"),
+    "huge text": (op("BINUNICODE8", struct.pack("<Q", 2**40)) + b"x", "cut off"),
+    "huge memo index": (op("NONE") + op("LONG_BINPUT", b"\xff" * 4) + op("STOP"), "not a model"),
+    "huge long": (op("LONG4", struct.pack("<i", 9_000_000)) + b"\x7f" * 9_000_000 + op("STOP"), "a int"),
+    "many digits": (op("INT", b"9" * 5_000_000 + b"\n") + op("STOP"), ""),
+    "memo bomb": (
+        b"".join(op("NONE") + op("LONG_BINPUT", struct.pack("<I", i)) for i in range(290_000))
+        + op("STOP"),
+        "not a model",
+    ),
+    "nothing on the stack": (op("APPEND") + op("STOP"), "damaged"),
+    "no mark": (op("APPENDS") + op("STOP"), "damaged"),
+    "nothing in the memo": (op("BINGET", b"\x07") + op("STOP"), "damaged"),
+    "build on a list": (LIST + op("NONE") + op("BUILD") + op("STOP"), "damaged"),
+    "call of a number": (op("NONE") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP"), "damaged"),
+    "array of negative size": (model_with(array(pair(-1, -8), bytes(64))), "unknown kind"),
+    "array of huge size": (model_with(array(pair(2**30, 2**30), bytes(64))), "larger than any"),
+    "array of unspeakable size": (
+        model_with(
+            array(
+                op("LONG4", struct.pack("<i", 4_000_000) + b"\x7f" * 4_000_000) + op("TUPLE1"),
+                b"",
+            )
+        ),
+        "larger than any",
+    ),
+    "array of many empty rows": (model_with(array(pair(2**30, 0), b"")), "larger than any"),
+    "array of other size": (model_with(array(pair(16, 4), bytes(64))), "damaged"),
+    "array of objects": (model_with(array(pair(2, 4), bytes(64), "O8")), "damaged"),
+    "array of strange order": (model_with(array(pair(2, 4), bytes(64), order="@")), "unknown kind"),
+    "three dimensions": (
+        model_with(array(op("NONE") + pair(2, 2)[:-1] + op("TUPLE3"), bytes(64))), ""
+    ),
+    "array without its state": (
+        model_with(
+            op("GLOBAL", b"numpy.core.multiarray\n_reconstruct\n")
+            + op("EMPTY_TUPLE")
+            + op("REDUCE")
+        ),
+        "a part of an array",
+    ),
+    "a dtype as the table": (
+        model_with(op("GLOBAL", b"numpy\ndtype\n") + op("EMPTY_TUPLE") + op("REDUCE")),
+        "a part of an array",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_is_no_model_is_refused_and_nothing_runs(name, tmp_path):
+    data, reason = ATTACKS[name]
+    (tmp_path / "m.pkl").write_bytes(data)
+    with pytest.raises(ValueError, match="is not a Q-learning model") as caught:
+        load_model(tmp_path / "m.pkl")
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_all_attacks_together_stay_within_time_and_memory(tmp_path):
+    """In a process of its own: 2 seconds and 200 MB for each file, as the kernel counts."""
+    resource = pytest.importorskip("resource")
+    for i, (data, _) in enumerate(ATTACKS.values()):
+        (tmp_path / f"{i}.pkl").write_bytes(data)
+    code = (
+        "import hub_utils, resource, sys, time\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = most()\n"
+        "for path in sys.argv[1:]:\n"
+        "    start = time.process_time()\n"
+        "    try:\n"
+        "        hub_utils.load_model(path)\n"
+        "    except ValueError:\n"
+        "        print(f'{time.process_time() - start:.2f}', path)\n"
+        "print(most() - before)\n"
+    )
+    assert resource
+    done = command("-c", code, *map(str, sorted(tmp_path.iterdir())))
+    *times, memory = done.stdout.splitlines()
+    assert len(times) == len(ATTACKS)
+    assert max(times) < "2", max(times)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(memory) * unit < 200e6
+
+
+def test_an_array_assembled_by_hand_is_read():
+    numbers = struct.pack(">4h", 1, -2, 3, 4)
+    read = read_pickle(model_with(array(pair(2, 2), numbers, "i2", ">")))
+    assert read == {"env_id": "FrozenLake-v1", "qtable": [[1, -2], [3, 4]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"env_id": "os:Game-v0"}, "has no game 'os:Game-v0'"),
+        ({"env_id": "NoSuchGame-v0"}, "has no game"),
+        (
+            {"env_kwargs": {"render_mode": "human"}},
+            "unknown arguments: ['render_mode']",
+        ),
+        ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "does not fit"),
+        ({"env_kwargs": {"map_name": "9x9"}}, "cannot be made"),
+        ({"env_kwargs": {"map_name": "4x4"}}, "needs 16 x 4"),
+        ({"env_kwargs": ["desc"]}, "env_kwargs"),
+        ({"env_id": "CartPole-v1", "env_kwargs": {}}, "Discrete"),
+    ],
+)
+def test_a_stranger_s_game_is_made_only_if_harmless_and_fitting(change, text):
+    with pytest.raises(ValueError) as caught:
+        make_env_from_model(small_model() | change)
+    assert text in str(caught.value)
+
+
+def test_games_of_ours_and_of_the_course_are_made():
+    env = make_env_from_model(small_model(), render_mode="rgb_array")
+    assert (env.render_mode, env.observation_space.n) == ("rgb_array", 3)
+    taxi = {"env_id": "Taxi-v3", "qtable": initialize_q_table(500, 6)}
+    assert make_env_from_model(taxi).action_space.n == 6
+    lake = {
+        "env_id": "FrozenLake-v1",
+        "qtable": initialize_q_table(64, 4),
+        "map_name": "8x8",
+    }
+    assert len(make_env_from_model(lake).unwrapped.P[0][0]) == 3  # slippery by default
+    assert len(make_env_from_model(lake | {"slippery": False}).unwrapped.P[0][0]) == 1
+
+
+# ======================================================================================
+# hub_utils: the package
+# ======================================================================================
+FILES = {"q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4"}
+
+
+def lake_model(seed=0):
+    """The frozenlake recipe as a model; the table is the exact one."""
+    return RECIPES["frozenlake"] | {"seed": seed, "qtable": GOOD_TABLE}
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "notes.txt").write_text("mine")
+    assert package_model(lake_model(), filmed(), folder, repo_id="ann/q-lake") == folder
+    return folder
+
+
+def test_package_is_the_five_files_and_what_was_there(package):
+    assert {path.name for path in package.iterdir()} == FILES | {"notes.txt"}
+    assert (package / "notes.txt").read_text() == "mine"
+    assert len(frames_of(package / "replay.mp4")[1]) == 7
+
+
+def test_params_are_all_hyperparameters_without_the_table(package):
+    params = read_json(package / "params.json")
+    assert params.pop("versions")["gymnasium"] == gym.__version__
+    recipe = RECIPES["frozenlake"] | {"map_name": "4x4", "slippery": False}
+    assert params == recipe
+
+
+def test_results_have_the_course_s_keys_and_more(package):
+    results = read_json(package / "results.json")
+    assert re.fullmatch(
+        r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", results.pop("eval_datetime")
+    )
+    assert results.pop("versions")["python"].startswith(f"{sys.version_info[0]}.")
+    assert results == {
+        "env_id": "FrozenLake-v1", "mean_reward": 1.0, "std_reward": 0.0, "result": 1.0,
+        "n_eval_episodes": 100,
+    }  # fmt: skip
+
+
+def test_result_is_mean_minus_deviation(tmp_path):
+    table = value_iteration(game("taxi"), 0.95)
+    package_model(RECIPES["taxi"] | {"qtable": table}, filmed("taxi"), tmp_path)
+    results = read_json(tmp_path / "results.json")
+    assert round(results["result"], 3) == 4.853
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| 7.56 +/- 2.71 |" in card and "likewise | 7.9300 |" in card
+    assert metadata_load(tmp_path / "README.md")["tags"][0] == "Taxi-v3"
+
+
+def test_card_is_found_by_the_paths_of_course_tools(package):
+    meta = metadata_load(package / "README.md")
+    assert meta["tags"] == [
+        "FrozenLake-v1-4x4-no_slippery", "q-learning", "reinforcement-learning",
+        "custom-implementation",
+    ]  # fmt: skip
+    metric = meta["model-index"][0]["results"][0]["metrics"][0]
+    assert (metric["type"], metric["value"]) == ("mean_reward", "1.00 +/- 0.00")
+    assert [float(part) for part in metric["value"].split("+/-")] == [1.0, 0.0]
+    assert meta["pipeline_tag"] == "reinforcement-learning"
+    assert meta["model-index"][0]["name"] == "q-lake"
+
+
+def test_card_tells_what_a_reader_needs(package):
+    card = (package / "README.md").read_text(encoding="utf-8")
+    assert "make_env('FrozenLake-v1', map_name='4x4', is_slippery=False)" in card
+    for line in ("| learning_rate | 0.7 |", "| gamma | 0.95 |", "| seed | 0 |"):
+        assert line in card
+    assert "| best possible for any policy, likewise | 1.0000 |" in card
+    assert "```sh\npython hub_utils.py package frozenlake\n```" in card
+
+
+def test_usage_snippet_of_the_card_runs_as_it_stands(tmp_path):
+    package_model(lake_model(), filmed(), tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("1.00 +/- 0.00\n", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "command_line"),
+    [
+        ({}, "python hub_utils.py package frozenlake\n"),
+        ({"seed": 4}, "package frozenlake --seed 4\n"),
+        ({"n_training_episodes": 7}, "package frozenlake --episodes 7\n"),
+        (
+            {"gamma": 0.5, "min_learning_rate": 0.1},
+            "--min-learning-rate 0.1 --gamma 0.5\n",
+        ),
+    ],
+)
+def test_card_has_the_command_that_makes_the_table_again(
+    tmp_path, changes, command_line
+):
+    package_model(lake_model() | changes, filmed(), tmp_path)
+    assert command_line in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_of_the_course_is_packaged_without_a_command(tmp_path):
+    model = {k: v for k, v in lake_model().items() if k not in ("seed", "env_kwargs")}
+    del model["min_learning_rate"]
+    before = json.dumps(model)
+    package_model(model, filmed(), tmp_path)
+    assert json.dumps(model) == before  # the caller's dictionary is not changed
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "no command makes it again" in card
+    loaded = load_model(tmp_path / "q-learning.pkl")
+    assert loaded["env_kwargs"] == {"map_name": "4x4", "is_slippery": False}
+    assert (loaded["map_name"], loaded["slippery"]) == ("4x4", False)
+
+
+def test_yaml_is_valid_whatever_the_name(tmp_path):
+    model = small_model(env_id="FrozenLake-v1")
+    package_model(
+        model,
+        make_env_from_model(model, "rgb_array"),
+        tmp_path,
+        repo_id="a/yes: 'no' #",
+    )
+    meta = metadata_load(tmp_path / "README.md")
+    assert meta["model-index"][0]["name"] == "yes: 'no' #"
+
+
+def test_the_owner_s_text_and_the_time_of_equal_results_stay(tmp_path):
+    package_model(lake_model(), filmed(), tmp_path)
+    card, results = tmp_path / "README.md", tmp_path / "results.json"
+    owner = "\r\n## Mine\r\n\r\nword   for word, é 中\n".encode()
+    card.write_bytes(card.read_bytes().rstrip(b"\n") + owner)
+    results.write_text(json.dumps(read_json(results) | {"eval_datetime": "long ago"}))
+    before = {name: (tmp_path / name).read_bytes() for name in FILES - {"results.json"}}
+    package_model(lake_model(), filmed(), tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert card.read_bytes().endswith(b"-->" + owner)
+    assert read_json(results)["eval_datetime"] == "long ago"
+    package_model(lake_model() | {"n_eval_episodes": 5}, filmed(), tmp_path)
+    assert card.read_bytes().endswith(b"-->" + owner)
+    assert read_json(results)["eval_datetime"] != "long ago"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"qtable": [[0.0]]}, "needs 16 x 4"),
+        ({"max_steps": 0}, "max_steps must be"),
+        ({"qtable": "no"}, "not a list of rows"),
+        ({"eval_seed": [1, 2]}, "only 2 seeds"),
+    ],
+)
+def test_bad_models_leave_no_package(tmp_path, change, text):
+    with pytest.raises(ValueError, match=text):
+        package_model(lake_model() | change, filmed(), tmp_path / "new")
+    with pytest.raises(ValueError, match="lacks eval_seed"):
+        package_model(
+            {k: v for k, v in lake_model().items() if k != "eval_seed"},
+            filmed(),
+            tmp_path,
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_packaging_without_a_renderable_game_says_how(tmp_path):
+    with pytest.raises(ValueError, match="rgb_array"):
+        package_model(lake_model(), game("frozenlake"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ======================================================================================
+# hub_utils: the Hub, which here is a real HTTP server on this machine
+# ======================================================================================
+class Hub(ThreadingHTTPServer):
+    """As much of the Hub as its client needs, with the commits of each repo in a list."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.repos = {}  # repo id -> [{path: content}, ...], one for each commit
+        self.private = {}
+        self.role, self.failures, self.requests = "write", {}, []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def failure(self, method, path):
+        found = [
+            how
+            for (m, part), how in self.failures.items()
+            if m == method and part in path
+        ]
+        return found[0] if found else None
+
+
+def git_sha1(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, content=b"", **headers):
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        self.send_response(status)
+        headers.setdefault("Content_Length", len(content))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def handle_request(self):
+        hub, path = self.server, self.path.split("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        hub.requests.append((self.command, path))
+        failure = hub.failure(self.command, path)
+        if failure == "cut":
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
+        if failure:
+            return self.answer(failure, {"error": "as the test wants it"})
+        if path == "/api/whoami-v2":
+            if self.headers.get("Authorization") != "Bearer hf_secret":
+                return self.answer(401, {"error": "who?"})
+            token = {"accessToken": {"role": hub.role}}
+            orgs = [{"name": "club"}]
+            return self.answer(
+                200, {"type": "user", "name": "ann", "orgs": orgs, "auth": token}
+            )
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
+            existed = repo in hub.repos
+            hub.repos.setdefault(repo, [])
+            secret = asked.get("private") or asked.get("visibility") == "private"
+            hub.private.setdefault(repo, secret)
+            return self.answer(409 if existed else 200, {"url": f"{hub.url}/{repo}"})
+        if path == "/api/validate-yaml":
+            return self.answer(200, {"errors": [], "warnings": []})
+        if found := re.fullmatch(
+            r"/api/models/(.+?/.+?)/(preupload|commit|revision|tree)/.+", path
+        ):
+            repo, action = found.groups()
+            files = (hub.repos.get(repo) or [{}])[-1]
+            if action == "preupload":
+                asked = [file["path"] for file in json.loads(body)["files"]]
+                modes = [
+                    {"path": name, "uploadMode": "regular", "shouldIgnore": False,
+                     "oid": git_sha1(files[name]) if name in files else None}
+                    for name in asked
+                ]  # fmt: skip
+                return self.answer(200, {"files": modes})
+            if action == "commit":
+                lines = [json.loads(line) for line in body.splitlines()]
+                new = {
+                    line["value"]["path"]: base64.b64decode(line["value"]["content"])
+                    for line in lines
+                    if line["key"] == "file"
+                }
+                hub.message = lines[0]["value"]["summary"]
+                hub.repos[repo].append(files | new)
+                oid = self.sha(repo, len(hub.repos[repo]))
+                return self.answer(
+                    200,
+                    {"commitOid": oid, "commitUrl": f"{hub.url}/{repo}/commit/{oid}"},
+                )
+            sha = self.sha(repo, len(hub.repos[repo]))
+            if action == "tree":
+                tree = [
+                    {
+                        "type": "file",
+                        "path": name,
+                        "size": len(files[name]),
+                        "oid": git_sha1(files[name]),
+                    }
+                    for name in files
+                ]
+                return self.answer(200, tree)
+            siblings = [{"rfilename": name} for name in files]
+            return self.answer(200, {"id": repo, "sha": sha, "siblings": siblings})
+        if path.startswith("/api/models/"):
+            repo = path.removeprefix("/api/models/")
+            if repo in hub.repos:
+                return self.answer(200, {"id": repo})
+            return self.answer(404, X_Error_Code="RepoNotFound")
+        if found := re.fullmatch(r"/(.+?/.+?)/resolve/(.+?)/(.+)", path):
+            return self.resolve(*found.groups())
+        return self.answer(200, {})
+
+    do_GET = do_POST = do_HEAD = handle_request
+
+    @staticmethod
+    def sha(repo, number):
+        return hashlib.sha1(f"{repo} {number}".encode()).hexdigest()
+
+    def resolve(self, repo, revision, name):
+        commits = self.server.repos.get(repo)
+        if not commits:
+            return self.answer(404, X_Error_Code="RepoNotFound")
+        shas = [self.sha(repo, number) for number in range(1, len(commits) + 1)]
+        files = commits[-1] if revision == "main" else commits[shas.index(revision)]
+        sha = shas[-1] if revision == "main" else revision
+        if name not in files:
+            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
+        etag = f'"{git_sha1(files[name])}"'
+        return self.answer(200, files[name], X_Repo_Commit=sha, ETag=etag)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The Hub on loopback, and a client whose cache and token lie in a temporary folder."""
+    server = Hub()
+    constants = huggingface_hub.constants
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    for module in (constants, huggingface_hub.file_download):  # its home, by version
+        monkeypatch.setattr(
+            module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False
+        )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(
+        time, "sleep", lambda _: None
+    )  # the client's pauses between tries
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "token").write_text("hf_secret")
+    server.cache = tmp_path / "hf" / "hub"
+    server.command_env = os.environ | {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf"),
+    }
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def push(tmp_path, repo_id="ann/q-lake", model=None, **more):
+    return push_to_hub(
+        repo_id, model or lake_model(), filmed(), 1, tmp_path / "hub", **more
+    )
+
+
+def test_push_uploads_the_five_files_in_one_commit(hub, tmp_path, capsys):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "notes.txt").write_text("mine")
+    assert push(tmp_path) == f"{hub.url}/ann/q-lake"
+    captured = capsys.readouterr()
+    assert f"{hub.url}/ann/q-lake" in captured.out
+    assert "hf_secret" not in captured.out + captured.err
+    (commit,) = hub.repos["ann/q-lake"]
+    assert set(commit) == FILES
+    assert commit == {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
+    assert b'load_from_hub("ann/q-lake")' in commit["README.md"]
+    paths = [path for _, path in hub.requests]
+    assert paths.index("/api/whoami-v2") < paths.index("/api/repos/create")
+    assert not hub.cache.exists()  # a push never writes into the client's cache
+
+
+def test_push_again_unchanged_makes_no_commit(hub, tmp_path):
+    push(tmp_path)
+    push(tmp_path)
+    push_to_hub(
+        "ann/q-lake", lake_model(), filmed(), local_repo_path=tmp_path / "another"
+    )
+    assert len(hub.repos["ann/q-lake"]) == 1
+
+
+def test_push_again_changed_keeps_the_owner_s_text(hub, tmp_path):
+    push(tmp_path)
+    page = hub.repos["ann/q-lake"][0]
+    owner = b"\n# My notes\r\nas I wrote them"
+    hub.repos["ann/q-lake"].append(page | {"README.md": page["README.md"] + owner})
+    push(tmp_path, model=lake_model(seed=5))
+    assert len(hub.repos["ann/q-lake"]) == 3
+    card = hub.repos["ann/q-lake"][-1]["README.md"]
+    assert card.endswith(owner) and b"--seed 5" in card
+
+
+def test_load_gives_the_model_and_old_revisions_stay(hub, tmp_path):
+    push(tmp_path)
+    first = load_from_hub("ann/q-lake")
+    assert first["qtable"] == GOOD_TABLE and first["seed"] == 0
+    push(tmp_path, model=lake_model(seed=5))
+    assert load_from_hub("ann/q-lake")["seed"] == 5
+    api = huggingface_hub.HfApi()
+    old = api.hf_hub_download(
+        "ann/q-lake", "q-learning.pkl", revision=HubHandler.sha("ann/q-lake", 1)
+    )
+    assert load_model(old)["seed"] == 0
+    blobs = list(hub.cache.rglob("blobs/*"))
+    assert len(blobs) == 2
+    for blob in blobs:
+        assert git_sha1(blob.read_bytes()) == blob.name
+    env = make_env_from_model(first)
+    assert qlearning.evaluate_model(env, first) == (1.0, 0.0)
+
+
+def test_commit_message_privacy_and_organization(hub, tmp_path):
+    push(tmp_path, "club/lake", commit_message="better", private=True)
+    assert (hub.message, hub.private["club/lake"]) == ("better", True)
+    push(tmp_path, token="hf_secret")
+    assert not hub.private["ann/q-lake"]
+
+
+def test_everything_is_tried_here_before_the_repo_is_created(hub, tmp_path):
+    with pytest.raises(ValueError, match="rgb_array"):
+        push_to_hub("ann/q-lake", lake_model(), game("frozenlake"), 1, tmp_path / "hub")
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "error", "text"),
+    [
+        ("bob/q-lake", PermissionError, "not yours: you can push to ann, club"),
+        ("q-lake", ValueError, "NAME/REPO"),
+        ("a/b/c", ValueError, "a/b/c"),
+        ("ann/q..lake", ValueError, "allows no name like"),
+        ("ann/my lake", ValueError, "allows no name like"),
+    ],
+)
+def test_repos_that_cannot_be_pushed_to(hub, tmp_path, repo_id, error, text):
+    with pytest.raises(error, match=text):
+        push(tmp_path, repo_id)
+    assert hub.repos == {} and not (tmp_path / "hub").exists()
+
+
+def test_tokens_that_do_not_do(hub, tmp_path, capsys):
+    with pytest.raises(
+        PermissionError, match="does not know this token: run `hf auth login`"
+    ):
+        push(tmp_path, token="hf_wrong")
+    hub.role = "read"
+    with pytest.raises(
+        PermissionError, match="can only read: create one with the write role"
+    ):
+        push(tmp_path)
+    (tmp_path / "hf" / "token").unlink()
+    with pytest.raises(PermissionError, match="no token .* run `hf auth login`"):
+        push(tmp_path)
+    assert not (tmp_path / "hub").exists()
+    assert "hf_" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "error", "text"),
+    [
+        (
+            ("POST", "/repos/create"),
+            403,
+            PermissionError,
+            "may not write to ann/q-lake",
+        ),
+        (("POST", "/repos/create"), 500, ConnectionError, "answers 500"),
+        (("POST", "/commit/"), 403, PermissionError, "may not write to ann/q-lake"),
+        (("POST", "/commit/"), 500, ConnectionError, "answers 500"),
+        (("POST", "/preupload/"), "cut", ConnectionError, "no connection"),
+        (("POST", "/commit/"), "cut", ConnectionError, "no connection"),
+    ],
+)
+def test_a_push_that_fails_on_the_way_leaves_the_package(
+    hub, tmp_path, where, how, error, text
+):
+    hub.failures[where] = how
+    with pytest.raises(error, match=text) as caught:
+        push(tmp_path)
+    assert str(tmp_path / "hub") in str(caught.value)
+    assert {path.name for path in (tmp_path / "hub").iterdir()} == FILES
+    assert load_model(tmp_path / "hub" / "q-learning.pkl")["qtable"] == GOOD_TABLE
+    hub.failures.clear()
+    assert push(tmp_path) and len(hub.repos["ann/q-lake"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "error", "text"),
+    [
+        (("GET", "/whoami"), 500, ConnectionError, "answers 500"),
+        (("GET", "/whoami"), "cut", ConnectionError, "no connection"),
+        (("HEAD", "/README.md"), 500, ConnectionError, "answers 500|no connection"),
+        (("HEAD", "/README.md"), "cut", ConnectionError, "no connection"),
+    ],
+)
+def test_a_push_that_cannot_look_first_builds_nothing(
+    hub, tmp_path, where, how, error, text
+):
+    hub.failures[where] = how
+    with pytest.raises(error, match=text):
+        push(tmp_path)
+    assert not (tmp_path / "hub").exists() and hub.repos == {}
+
+
+def test_no_network_at_all(hub, tmp_path):
+    hub.shutdown()
+    hub.server_close()
+    with pytest.raises(ConnectionError, match="no connection to the Hub"):
+        push(tmp_path)
+    with pytest.raises(ConnectionError, match="no connection to the Hub"):
+        load_from_hub("ann/q-lake")
+
+
+def test_loads_that_fail_say_why(hub, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model ann/nothing on the Hub"):
+        load_from_hub("ann/nothing")
+    hub.repos["ann/other"] = [{"q-learning.pkl": b"cos\nsystem\n(S'true'\ntR."}]
+    with pytest.raises(FileNotFoundError, match="ann/other has no file missing.pkl"):
+        load_from_hub("ann/other", "missing.pkl")
+    with pytest.raises(ValueError, match="it would import os.system"):
+        load_from_hub("ann/other")
+    with pytest.raises(ValueError, match="allows no name like"):
+        load_from_hub("ann/..")
+    hub.failures["GET", "/resolve/"] = "cut"
+    hub.repos["ann/third"] = hub.repos["ann/other"]
+    with pytest.raises(ConnectionError, match="no connection"):
+        load_from_hub("ann/third")
+
+
+# ------------------ The command line of hub_utils -------------------------------------
+def test_hub_command_line_from_package_to_load(hub, tmp_path):
+    package = ["hub_utils.py", "package", "frozenlake", "--seed", "2"]
+    for folder in ("a", "b"):
+        done = command(*package, "--folder", str(tmp_path / folder))
+        assert (done.returncode, done.stderr) == (0, "")
+    first, again = (load_model(tmp_path / folder / "q-learning.pkl") for folder in "ab")
+    assert first == again
+    for row, golden in zip(first["qtable"], GOLDEN, strict=True):
+        assert row == pytest.approx(golden, abs=5e-9)
+    pushed = command(
+        *(
+            "hub_utils.py",
+            "push",
+            "cliffwalking",
+            "--repo-id",
+            "ann/cliff",
+            "--private",
+        ),
+        *("--folder", str(tmp_path / "c")),
+        env=hub.command_env,
+    )
+    assert (pushed.returncode, pushed.stdout) == (
+        0,
+        f"Your model is on the Hub: {hub.url}/ann/cliff\n",
+    )
+    assert hub.private["ann/cliff"] is True
+    loaded = command("hub_utils.py", "load", "ann/cliff", env=hub.command_env)
+    assert loaded.returncode == 0
+    assert "THE WORLD: CliffWalking" in loaded.stdout
+    assert "Mean_reward=-13.00 +/- 0.00" in loaded.stdout
+
+
+def test_hub_command_line_films(tmp_path):
+    film = [
+        "hub_utils.py",
+        "record",
+        "frozenlake",
+        str(tmp_path / "film.gif"),
+        "--fps",
+        "4",
+    ]
+    done = command(*film)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(frames_of(tmp_path / "film.gif")[1]) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ("", 2, "COMMAND"),
+        ("package nosuchgame", 2, "cliffwalking"),
+        ("package taxi --gamma 7", 2, "gamma must be"),
+        ("push taxi", 2, "--repo-id"),
+        ("push taxi --repo-id bob/taxi", 1, "not yours"),
+        ("push taxi --repo-id taxi", 1, "NAME/REPO"),
+        ("load ann/nothing", 1, "no model ann/nothing"),
+        ("record frozenlake film.avi --episodes 5", 1, ".mp4 or .gif"),
+        ("record frozenlake film.gif --fps 0 --episodes 5", 1, "fps"),
+    ],
+)
+def test_hub_command_line_errors_are_one_line(hub, arguments, code, text):
+    done = command("hub_utils.py", *arguments.split(), env=hub.command_env)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr and done.stderr.count("\n") == 1
