@@ -77,25 +77,11 @@ def record_video(
     filmed, RuntimeError where the renderer is not installed.
     """
     path = Path(out_directory)
+    options = video_options(path, fps)
     check_numbers({"max_steps": max_steps, "seed": seed})
     check_table(env, Qtable)
-    if not fps > 0:
-        raise ValueError(f"fps must be above 0, not {fps}")
     if env.render_mode != "rgb_array":
-        raise ValueError('filming needs make_env(..., render_mode="rgb_array")')
-    options: dict[str, Any]
-    if path.suffix.lower() == ".mp4":  # H.264 in yuv420p is what every browser plays
-        options = {"format": "FFMPEG", "fps": fps, "codec": "libx264"}
-        options |= {"pixelformat": "yuv420p", "macro_block_size": 1}
-        options |= {
-            "ffmpeg_log_level": "error",
-            "output_params": ["-movflags", "+faststart"],
-        }
-    elif path.suffix.lower() == ".gif":
-        options = {"format": "GIF", "duration": 1000 / fps, "loop": 0}
-    else:
-        raise ValueError(f"a video ends in .mp4 or .gif, and {path.name!r} does not")
-
+        raise ValueError('to film, make the game with render_mode="rgb_array"')
     if sys.platform == "linux" and not os.environ.keys() & {
         "DISPLAY",
         "WAYLAND_DISPLAY",
@@ -107,6 +93,25 @@ def record_video(
             for _ in rollout(env, Qtable, max_steps, seed):
                 film.append_data(rendered(env))
     return path
+
+
+def video_options(path: Path, fps: float) -> dict[str, Any]:
+    """What imageio needs to know for this kind of file; ValueError for an unknown kind."""
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be above 0, not {fps}")
+    if path.suffix.lower() == ".gif":
+        return {"format": "GIF", "duration": 1000 / fps, "loop": 0}
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"a video ends in .mp4 or .gif, and {path.name!r} does not")
+    return {  # H.264 in yuv420p is what every browser plays
+        "format": "FFMPEG",
+        "fps": fps,
+        "codec": "libx264",
+        "pixelformat": "yuv420p",
+        "macro_block_size": 1,  # or imageio would change the size
+        "ffmpeg_log_level": "error",
+        "output_params": ["-movflags", "+faststart"],
+    }
 
 
 def rendered(env: Env) -> Any:
@@ -354,6 +359,8 @@ GAME_ARGUMENTS |= {"is_rainy", "fickle_passenger", "max_episode_steps"}
 def game_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
     """What `make_env` needs besides the id: our env_kwargs, or the course's two keys."""
     if "env_kwargs" in model:
+        if not isinstance(model["env_kwargs"], dict):
+            raise ValueError("the env_kwargs of the model are no dictionary")
         return dict(model["env_kwargs"])
     course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
     return {name: value for name, value in course.items() if value is not None}
@@ -373,10 +380,9 @@ def make_env_from_model(
         raise ValueError(f"this Gymnasium has no game {env_id!r}")
     if unknown := arguments.keys() - GAME_ARGUMENTS:
         raise ValueError(f"{env_id} with unknown arguments: {sorted(unknown)}")
-    rows = arguments.get("desc")
-    if rows is not None and sum(map(len, rows)) != len(model["qtable"]):
-        raise ValueError("the map of the model does not fit its qtable")
     try:
+        if sum(map(len, arguments.get("desc") or ())) > len(model["qtable"]):
+            raise ValueError("a map larger than the qtable")
         env = make_env(env_id, render_mode=render_mode, **arguments)
     except (
         gym.error.Error,
@@ -741,8 +747,10 @@ def carry_out(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
         qlearning.show_world(env, model)
         qlearning.show_agent(env, model)
         return
+    # First what can be wrong, then the training, which takes its time.
+    video_options(Path(args.file if args.command == "record" else FILES[-1]), args.fps)
     if args.command == "push":
-        check_access(args.repo_id)  # before the training, which takes its time
+        check_access(args.repo_id)
     env, model = train_agent(recipe)
     if args.command == "record":
         seed = next(iter(model["eval_seed"]), 0)

@@ -102,10 +102,10 @@ def train_recipe(name, seed):
 
 RUNS = [
     ("frozenlake-8x8-slippery", 0),
-    *[("taxi", 0), ("taxi-exact", 0), ("taxi-exact", 1)],
+    *[("taxi", 0), ("taxi-exact", 0)],
     *[("frozenlake-slippery", seed) for seed in range(2)],
     *[("frozenlake-8x8", seed) for seed in range(2)],
-    *[("frozenlake", seed) for seed in range(3)],
+    *[("frozenlake", seed) for seed in range(2)],
     *[("cliffwalking", seed) for seed in range(10)],
 ]
 
@@ -548,104 +548,7 @@ def test_exact_success_rates(name, optimum, best_of_gamma):
     assert round(success_rate(env, table, 99), 4) == best_of_gamma
 
 
-# ------------------ What each recipe must reach ---------------------------------------
-def moves_to_goal(rows, start):
-    """How many moves a breadth-first search needs from a cell to the G (None: no way)."""
-    width, cells = len(rows[0]), "".join(rows)
-    distance, queue = {start: 0}, [start]
-    for cell in queue:
-        if cells[cell] == "G":
-            return distance[cell]
-        if cells[cell] == "H":
-            continue
-        y, x = divmod(cell, width)
-        for y2, x2 in ((y, x - 1), (y + 1, x), (y, x + 1), (y - 1, x)):
-            neighbour = y2 * width + x2
-            on_map = 0 <= y2 < len(rows) and 0 <= x2 < width
-            if on_map and neighbour not in distance:
-                distance[neighbour] = distance[cell] + 1
-                queue.append(neighbour)
-    return None
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake"))
-def test_frozenlake_reaches_the_golden_table(trained, run):
-    table, _ = trained[run].result()
-    for row, golden in zip(table, GOLDEN, strict=True):
-        assert row == pytest.approx(golden, abs=5e-9)
-    assert round(table[14][DOWN], 8) == 0.95
-    assert round(table[6][DOWN], 8) == 0.9025
-    assert evaluate_agent(game("frozenlake"), 99, 100, table, []) == (1.0, 0.0)
-
-
-def test_values_are_a_power_of_gamma_for_each_move(trained):
-    table, _ = trained["frozenlake", 0].result()
-    for state, letter in enumerate("".join(LAKE_4X4)):
-        if letter in "SF":
-            moves = moves_to_goal(LAKE_4X4, state)
-            assert max(table[state]) == pytest.approx(0.95 ** (moves - 1), abs=5e-9)
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake-8x8"))
-def test_8x8_takes_the_fewest_moves(trained, run):
-    table, _ = trained[run].result()
-    env = game("frozenlake-8x8")
-    told = list(rollout(env, table, 99))
-    rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
-    assert len(told) - 1 == moves_to_goal(rows, 0) == 14
-    assert told[-1] == (told[-1][0], 1.0, 63)
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake-slippery"))
-def test_slippery_success_rate(trained, run):
-    table, _ = trained[run].result()
-    assert success_rate(game(run[0]), table, 99) >= 0.735
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake-8x8-slippery"))
-def test_slippery_8x8_success_rate(trained, run):
-    table, _ = trained[run].result()
-    assert success_rate(game(run[0]), table, 99) >= 0.61
-
-
-def test_taxi_passes_the_course(trained):
-    table, _ = trained["taxi", 0].result()
-    mean, std = evaluate_agent(
-        game("taxi"), 99, 100, table, RECIPES["taxi"]["eval_seed"]
-    )
-    assert mean - std >= 4.5
-
-
-@pytest.mark.parametrize("run", runs_of("taxi-exact"))
-def test_taxi_exact_is_exact_and_cheaper(trained, run):
-    table, steps = trained[run].result()
-    env = game("taxi")
-    mean, std = evaluate_agent(env, 99, 100, table, RECIPES["taxi"]["eval_seed"])
-    assert f"{mean:.2f} +/- {std:.2f}" == "7.56 +/- 2.71"
-    exact = value_iteration(env, 0.95)
-    starts = [s for s, p in enumerate(env.unwrapped.initial_state_distrib) if p]
-    optimal = sum(drive(env, table, s) == drive(env, exact, s) for s in starts)
-    assert len(starts) == 300 and optimal >= 299
-    assert steps < trained["taxi", 0].result()[1]
-
-
-def drive(env, table, state):
-    """The return of the greedy policy from a start state, by the rules of the game."""
-    total = 0
-    for _ in range(99):
-        ((_, state, reward, terminated),) = env.unwrapped.P[state][argmax(table[state])]
-        total += reward
-        if terminated:
-            break
-    return total
-
-
-@pytest.mark.parametrize("run", runs_of("cliffwalking"))
-def test_cliffwalking_reaches_the_textbook_s_optimum(trained, run):
-    table, _ = trained[run].result()
-    assert evaluate_agent(game(run[0]), 99, 1, table, []) == (-13.0, 0.0)
-
-
+# ------------------ The course ---------------------------------------------------------
 def test_the_course_s_hyperparameters_to_the_letter():
     shared = {"learning_rate": 0.7, "gamma": 0.95, "max_steps": 99, "max_epsilon": 1.0}
     shared |= {"min_epsilon": 0.05, "n_eval_episodes": 100, "min_learning_rate": None}
@@ -938,10 +841,18 @@ def test_list_and_help_name_every_recipe():
         (["--nonsense"], "--nonsense"),
     ],
 )
-def test_a_wrong_call_is_one_line_on_stderr(options, text):
-    done = command("qlearning.py", *options)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert text in done.stderr and "Traceback" not in done.stderr
+def test_a_wrong_call_is_one_line_on_stderr(options, text, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        qlearning.main(options)
+    printed = capsys.readouterr()
+    assert (stopped.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
+    assert text in printed.err
+
+
+def test_a_wrong_call_has_its_exit_code_and_no_traceback():
+    done = command("qlearning.py", "--gamma", "7")
+    sentence = "qlearning.py: error: gamma must be a number from 0 to 1, not 7.0\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
 
 
 def test_options_override_the_recipe():
@@ -1496,10 +1407,11 @@ def test_an_array_assembled_by_hand_is_read():
             {"env_kwargs": {"render_mode": "human"}},
             "unknown arguments: ['render_mode']",
         ),
-        ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "does not fit"),
+        ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "larger than the qtable"),
         ({"env_kwargs": {"map_name": "9x9"}}, "cannot be made"),
         ({"env_kwargs": {"map_name": "4x4"}}, "needs 16 x 4"),
-        ({"env_kwargs": ["desc"]}, "env_kwargs"),
+        ({"env_kwargs": ["desc"]}, "no dictionary"),
+        ({"env_kwargs": {"desc": 5}}, "cannot be made"),
         ({"env_id": "CartPole-v1", "env_kwargs": {}}, "Discrete"),
     ],
 )
@@ -1716,7 +1628,7 @@ class Hub(ThreadingHTTPServer):
         self.repos = {}  # repo id -> [{path: content}, ...], one for each commit
         self.private = {}
         self.role, self.failures, self.requests = "write", {}, []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
 
     def failure(self, method, path):
         found = [
@@ -2111,11 +2023,120 @@ def test_hub_command_line_films(tmp_path):
         ("push taxi --repo-id bob/taxi", 1, "not yours"),
         ("push taxi --repo-id taxi", 1, "NAME/REPO"),
         ("load ann/nothing", 1, "no model ann/nothing"),
-        ("record frozenlake film.avi --episodes 5", 1, ".mp4 or .gif"),
-        ("record frozenlake film.gif --fps 0 --episodes 5", 1, "fps"),
+        ("record frozenlake film.avi", 1, ".mp4 or .gif"),
+        ("record frozenlake film.gif --fps 0", 1, "fps"),
     ],
 )
-def test_hub_command_line_errors_are_one_line(hub, arguments, code, text):
-    done = command("hub_utils.py", *arguments.split(), env=hub.command_env)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert text in done.stderr and done.stderr.count("\n") == 1
+def test_hub_command_line_errors_are_one_line(hub, arguments, code, text, capsys):
+    try:
+        ended = hub_utils.main(arguments.split())
+    except SystemExit as stopped:
+        ended = stopped.code
+    printed = capsys.readouterr()
+    assert (ended, printed.out, printed.err.count("\n")) == (code, "", 1)
+    assert text in printed.err
+
+
+def test_hub_command_line_exits_with_one(hub):
+    done = command("hub_utils.py", "load", "ann/nothing", env=hub.command_env)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+# ======================================================================================
+# What each recipe must reach: last, as the training goes on in the background
+# ======================================================================================
+def moves_to_goal(rows, start):
+    """How many moves a breadth-first search needs from a cell to the G (None: no way)."""
+    width, cells = len(rows[0]), "".join(rows)
+    distance, queue = {start: 0}, [start]
+    for cell in queue:
+        if cells[cell] == "G":
+            return distance[cell]
+        if cells[cell] == "H":
+            continue
+        y, x = divmod(cell, width)
+        for y2, x2 in ((y, x - 1), (y + 1, x), (y, x + 1), (y - 1, x)):
+            neighbour = y2 * width + x2
+            on_map = 0 <= y2 < len(rows) and 0 <= x2 < width
+            if on_map and neighbour not in distance:
+                distance[neighbour] = distance[cell] + 1
+                queue.append(neighbour)
+    return None
+
+
+@pytest.mark.parametrize("run", runs_of("frozenlake"))
+def test_frozenlake_reaches_the_golden_table(trained, run):
+    table, _ = trained[run].result()
+    for row, golden in zip(table, GOLDEN, strict=True):
+        assert row == pytest.approx(golden, abs=5e-9)
+    assert round(table[14][DOWN], 8) == 0.95
+    assert round(table[6][DOWN], 8) == 0.9025
+    assert evaluate_agent(game("frozenlake"), 99, 100, table, []) == (1.0, 0.0)
+
+
+def test_values_are_a_power_of_gamma_for_each_move(trained):
+    table, _ = trained["frozenlake", 0].result()
+    for state, letter in enumerate("".join(LAKE_4X4)):
+        if letter in "SF":
+            moves = moves_to_goal(LAKE_4X4, state)
+            assert max(table[state]) == pytest.approx(0.95 ** (moves - 1), abs=5e-9)
+
+
+@pytest.mark.parametrize("run", runs_of("frozenlake-8x8"))
+def test_8x8_takes_the_fewest_moves(trained, run):
+    table, _ = trained[run].result()
+    env = game("frozenlake-8x8")
+    told = list(rollout(env, table, 99))
+    rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
+    assert len(told) - 1 == moves_to_goal(rows, 0) == 14
+    assert told[-1] == (told[-1][0], 1.0, 63)
+
+
+@pytest.mark.parametrize("run", runs_of("frozenlake-slippery"))
+def test_slippery_success_rate(trained, run):
+    table, _ = trained[run].result()
+    assert success_rate(game(run[0]), table, 99) >= 0.735
+
+
+@pytest.mark.parametrize("run", runs_of("frozenlake-8x8-slippery"))
+def test_slippery_8x8_success_rate(trained, run):
+    table, _ = trained[run].result()
+    assert success_rate(game(run[0]), table, 99) >= 0.61
+
+
+def test_taxi_passes_the_course(trained):
+    table, _ = trained["taxi", 0].result()
+    mean, std = evaluate_agent(
+        game("taxi"), 99, 100, table, RECIPES["taxi"]["eval_seed"]
+    )
+    assert mean - std >= 4.5
+
+
+@pytest.mark.parametrize("run", runs_of("taxi-exact"))
+def test_taxi_exact_is_exact_and_cheaper(trained, run):
+    table, steps = trained[run].result()
+    env = game("taxi")
+    mean, std = evaluate_agent(env, 99, 100, table, RECIPES["taxi"]["eval_seed"])
+    assert f"{mean:.2f} +/- {std:.2f}" == "7.56 +/- 2.71"
+    exact = value_iteration(env, 0.95)
+    starts = [s for s, p in enumerate(env.unwrapped.initial_state_distrib) if p]
+    optimal = sum(drive(env, table, s) == drive(env, exact, s) for s in starts)
+    assert len(starts) == 300 and optimal >= 299
+    assert steps < trained["taxi", 0].result()[1]
+
+
+def drive(env, table, state):
+    """The return of the greedy policy from a start state, by the rules of the game."""
+    total = 0
+    for _ in range(99):
+        ((_, state, reward, terminated),) = env.unwrapped.P[state][argmax(table[state])]
+        total += reward
+        if terminated:
+            break
+    return total
+
+
+@pytest.mark.parametrize("run", runs_of("cliffwalking"))
+def test_cliffwalking_reaches_the_textbook_s_optimum(trained, run):
+    table, _ = trained[run].result()
+    assert evaluate_agent(game(run[0]), 99, 1, table, []) == (-13.0, 0.0)
