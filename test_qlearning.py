@@ -14,8 +14,10 @@ import pickle
 import pickletools
 import random
 import re
+import shutil
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -23,7 +25,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,6 +34,7 @@ import huggingface_hub
 import imageio.v2 as imageio
 import pytest
 from huggingface_hub import metadata_load
+from tqdm import tqdm
 
 import hub_utils
 import qlearning
@@ -115,19 +118,84 @@ def runs_of(name):
 
 
 @pytest.fixture(scope="session")
-def trained():
-    """(recipe, seed) -> the Future of its (Q-table, steps)."""
+def background(tmp_path_factory):
+    """What takes long, started at once: Futures of trained tables and of README's code."""
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        yield {run: pool.submit(train_recipe, *run) for run in RUNS}
+        folder = tmp_path_factory.mktemp
+        work = {run: pool.submit(train_recipe, *run) for run in RUNS}
+        work |= {bug: pool.submit(run_with_bug, bug, folder("bug")) for bug in BUGS}
+        work |= {
+            block: pool.submit(run_python, block[0], folder("block"))
+            for block in PYTHON
+        }
+        yield work
 
 
 @pytest.fixture(scope="session", autouse=True)
-def training_starts_first(trained):
-    """The pool is busy while the quick tests run."""
+def background_starts_first(request):
+    """The pool is busy while the quick tests run, if any test needs it."""
+    if any("background" in test.fixturenames for test in request.session.items):
+        request.getfixturevalue("background")
+
+
+def copy_of_the_project(folder):
+    for name in ("qlearning.py", "hub_utils.py", "test_qlearning.py", "README.md"):
+        shutil.copy(HERE / name, folder)
+    return folder
+
+
+# ------------------ README in pieces: what it runs, and what it says comes out --------
+README = (HERE / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```\n(?:\n(?:</details>\n\n)?```text\n(.*?)^```\n)?",
+    README,
+    re.DOTALL | re.MULTILINE,
+)
+PYTHON = [(code, output) for language, code, output in BLOCKS if language == "python"]
+COMMANDS = [
+    (line, output)
+    for language, code, output in BLOCKS
+    if language == "sh"
+    for line in code.splitlines()
+]
+# Each row of the exercises: `what stands there` | `the bug` | `the test that turns red`
+BUGS = re.findall(
+    r"^\| \d .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \|$", README, re.MULTILINE
+)
+
+
+def run_python(code, folder):
+    """What a block of README prints, in a copy of the project."""
+    done = command("-c", code, cwd=copy_of_the_project(folder))
+    return done.stdout if done.returncode == 0 else done.stderr
+
+
+def run_with_bug(bug, folder):
+    """pytest's exit code and report for the one test that should see the bug."""
+    right, wrong, test = bug
+    path = copy_of_the_project(folder) / "qlearning.py"
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source.replace(right, wrong), encoding="utf-8")
+    only = f"test_qlearning.py::{test}"  # never -k: it could match the caller as well
+    done = command("-m", "pytest", "-q", "-p", "no:cacheprovider", only, cwd=folder)
+    return done.returncode, done.stdout, source.count(right)
 
 
 def game(name):
     return make_env(RECIPES[name]["env_id"], **RECIPES[name]["env_kwargs"])
+
+
+def command(*arguments, cwd=HERE, **options):
+    """The finished process of a command, run as a user would, with the output in a pipe."""
+    options.setdefault("env", os.environ | {"PYTHONIOENCODING": "utf-8"})
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        **options,
+    )
 
 
 class Script(gym.Env):
@@ -392,6 +460,23 @@ def test_learning_rate_decays_by_the_formula_of_epsilon():
     assert table[0][0] == pytest.approx(value, abs=1e-15)
     expected = [0.1 + 0.8 * math.exp(-0.25 * episode) for episode in range(3)]
     assert epsilons == pytest.approx(expected, abs=1e-15)
+
+
+def test_epsilon_decays_from_episode_to_episode():
+    env = Script([(1, 0.0, True, False)])
+    told = []
+    train(
+        3,
+        0.1,
+        0.9,
+        0.25,
+        env,
+        99,
+        initialize_q_table(3, 2),
+        on_episode=lambda *a: told.append(a),
+    )
+    expected = [0.1 + 0.8 * math.exp(-0.25 * episode) for episode in range(3)]
+    assert [epsilon for _, epsilon, _, _ in told] == pytest.approx(expected, abs=1e-15)
 
 
 def test_the_environment_is_seeded_once():
@@ -728,19 +813,6 @@ def test_make_env_passes_arguments_on():
     assert env.observation_space.n == 2
     with pytest.raises(gym.error.Error):
         make_env("NoSuchGame-v0")
-
-
-def command(*arguments, **options):
-    """The finished process of a command, run as a user would with the output in a pipe."""
-    options.setdefault("env", os.environ | {"PYTHONIOENCODING": "utf-8"})
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=HERE,
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        **options,
-    )
 
 
 def untimed(text):
@@ -2043,6 +2115,104 @@ def test_hub_command_line_exits_with_one(hub):
 
 
 # ======================================================================================
+# README: all that it shows is run, and compared with what it says
+# ======================================================================================
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_readme_python_blocks_print_what_readme_says(background, block):
+    _, output = block
+    assert output, "a block without its output"
+    assert background[block].result() == output
+
+
+def test_readme_transcript_is_what_the_program_prints(story):
+    (transcript,) = re.findall(
+        r"with some parts left out:\n\n```text\n(.*?)```", README, re.DOTALL
+    )
+    printed = untimed(story)
+    for part in untimed(transcript).split("\n...\n"):
+        assert part.strip("\n") in printed
+        printed = printed[printed.index(part.strip("\n")) :]
+
+
+def is_run_by_ci(line):
+    """Needs the network, or minutes: .ci/run takes these from README and runs them."""
+    return "venv" in line or line == "python test_qlearning.py"
+
+
+def test_readme_commands_do_what_readme_says(hub, tmp_path):
+    copy_of_the_project(tmp_path)
+    lines = [(line, output) for line, output in COMMANDS if not is_run_by_ci(line)]
+    assert len(lines) == 6
+    for line, output in lines:
+        program, *arguments = line.replace("NAME", "ann").split()
+        if program == "hf":  # it would wait for a token to be typed
+            program = [Path(sys.executable).with_name("hf"), *arguments, "--help"]
+        else:
+            program = [sys.executable, *arguments]
+        done = subprocess.run(
+            program,
+            cwd=tmp_path,
+            env=hub.command_env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not output or done.stdout == output
+    assert len(frames_of(tmp_path / "frozenlake.gif")[1]) == 7
+    assert {path.name for path in (tmp_path / "my-taxi").iterdir()} == FILES
+    assert "Mean_reward=7.56 +/- 2.71" in done.stdout
+
+
+def test_readme_shows_lines_of_the_code():
+    source = [
+        line.strip() for line in (HERE / "qlearning.py").read_text("utf-8").splitlines()
+    ]
+    section = README.split("## 3.")[1].split("## 4.")[0]
+    shown = re.findall(r"^\|.*\| `(.*)` \|$", section, re.MULTILINE)
+    assert len(shown) == 13 + 1
+    for line in shown[1:]:  # the first is the heading
+        assert line in source
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_readme_results_are_what_was_measured(background, name):
+    (row,) = re.findall(rf"^\| `{name}` \|.*\|$", README, re.MULTILINE)
+    cells = row.strip("| ").split(" | ")
+    measured = results_row(name, [background[name, 0].result()])
+    assert cells[:8] == measured[:8]  # those of seed 0
+    assert (
+        cells[10] == measured[10]
+    )  # worst and mean of ten seeds: .ci/run compares them
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=range(len(BUGS)))
+def test_every_bug_of_the_exercises_turns_its_test_red(background, bug):
+    code, report, places = background[bug].result()
+    assert places == 1
+    assert code == 1 and re.search(r"^FAILED .*::" + bug[2], report, re.MULTILINE), (
+        report
+    )
+
+
+def test_there_are_nine_bugs():
+    assert len(BUGS) == 9
+
+
+@pytest.mark.parametrize("recipe", ["frozenlake", "taxi"])
+def test_pictures_of_readme_are_episodes(recipe):
+    path = HERE / ".github" / f"{recipe}.gif"
+    assert f".github/{path.name}" in README
+    exact = value_iteration(game(recipe), 0.95)
+    told = list(
+        rollout(
+            game(recipe), exact, 99, seed=next(iter(RECIPES[recipe]["eval_seed"]), 0)
+        )
+    )
+    assert len(frames_of(path)[1]) == len(told)
+
+
+# ======================================================================================
 # What each recipe must reach: last, as the training goes on in the background
 # ======================================================================================
 def moves_to_goal(rows, start):
@@ -2065,8 +2235,8 @@ def moves_to_goal(rows, start):
 
 
 @pytest.mark.parametrize("run", runs_of("frozenlake"))
-def test_frozenlake_reaches_the_golden_table(trained, run):
-    table, _ = trained[run].result()
+def test_frozenlake_reaches_the_golden_table(background, run):
+    table, _ = background[run].result()
     for row, golden in zip(table, GOLDEN, strict=True):
         assert row == pytest.approx(golden, abs=5e-9)
     assert round(table[14][DOWN], 8) == 0.95
@@ -2074,8 +2244,8 @@ def test_frozenlake_reaches_the_golden_table(trained, run):
     assert evaluate_agent(game("frozenlake"), 99, 100, table, []) == (1.0, 0.0)
 
 
-def test_values_are_a_power_of_gamma_for_each_move(trained):
-    table, _ = trained["frozenlake", 0].result()
+def test_values_are_a_power_of_gamma_for_each_move(background):
+    table, _ = background["frozenlake", 0].result()
     for state, letter in enumerate("".join(LAKE_4X4)):
         if letter in "SF":
             moves = moves_to_goal(LAKE_4X4, state)
@@ -2083,8 +2253,8 @@ def test_values_are_a_power_of_gamma_for_each_move(trained):
 
 
 @pytest.mark.parametrize("run", runs_of("frozenlake-8x8"))
-def test_8x8_takes_the_fewest_moves(trained, run):
-    table, _ = trained[run].result()
+def test_8x8_takes_the_fewest_moves(background, run):
+    table, _ = background[run].result()
     env = game("frozenlake-8x8")
     told = list(rollout(env, table, 99))
     rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
@@ -2093,19 +2263,19 @@ def test_8x8_takes_the_fewest_moves(trained, run):
 
 
 @pytest.mark.parametrize("run", runs_of("frozenlake-slippery"))
-def test_slippery_success_rate(trained, run):
-    table, _ = trained[run].result()
+def test_slippery_success_rate(background, run):
+    table, _ = background[run].result()
     assert success_rate(game(run[0]), table, 99) >= 0.735
 
 
 @pytest.mark.parametrize("run", runs_of("frozenlake-8x8-slippery"))
-def test_slippery_8x8_success_rate(trained, run):
-    table, _ = trained[run].result()
+def test_slippery_8x8_success_rate(background, run):
+    table, _ = background[run].result()
     assert success_rate(game(run[0]), table, 99) >= 0.61
 
 
-def test_taxi_passes_the_course(trained):
-    table, _ = trained["taxi", 0].result()
+def test_taxi_passes_the_course(background):
+    table, _ = background["taxi", 0].result()
     mean, std = evaluate_agent(
         game("taxi"), 99, 100, table, RECIPES["taxi"]["eval_seed"]
     )
@@ -2113,8 +2283,8 @@ def test_taxi_passes_the_course(trained):
 
 
 @pytest.mark.parametrize("run", runs_of("taxi-exact"))
-def test_taxi_exact_is_exact_and_cheaper(trained, run):
-    table, steps = trained[run].result()
+def test_taxi_exact_is_exact_and_cheaper(background, run):
+    table, steps = background[run].result()
     env = game("taxi")
     mean, std = evaluate_agent(env, 99, 100, table, RECIPES["taxi"]["eval_seed"])
     assert f"{mean:.2f} +/- {std:.2f}" == "7.56 +/- 2.71"
@@ -2122,7 +2292,7 @@ def test_taxi_exact_is_exact_and_cheaper(trained, run):
     starts = [s for s, p in enumerate(env.unwrapped.initial_state_distrib) if p]
     optimal = sum(drive(env, table, s) == drive(env, exact, s) for s in starts)
     assert len(starts) == 300 and optimal >= 299
-    assert steps < trained["taxi", 0].result()[1]
+    assert steps < background["taxi", 0].result()[1]
 
 
 def drive(env, table, state):
@@ -2137,6 +2307,44 @@ def drive(env, table, state):
 
 
 @pytest.mark.parametrize("run", runs_of("cliffwalking"))
-def test_cliffwalking_reaches_the_textbook_s_optimum(trained, run):
-    table, _ = trained[run].result()
+def test_cliffwalking_reaches_the_textbook_s_optimum(background, run):
+    table, _ = background[run].result()
     assert evaluate_agent(game(run[0]), 99, 1, table, []) == (-13.0, 0.0)
+
+
+# ======================================================================================
+# `python test_qlearning.py` measures the table of results in README anew
+# ======================================================================================
+def results_row(name, runs):
+    """The cells of a recipe's row from the (table, steps) of several seeds, 0 first."""
+    recipe, env = RECIPES[name], game(name)
+    alpha = f"{recipe['learning_rate']}"
+    if recipe["min_learning_rate"] is not None:
+        alpha += f" to {recipe['min_learning_rate']}"
+    table, steps = runs[0]
+    mean, std = qlearning.evaluate_model(env, recipe | {"qtable": table})
+    returns = [exact_return(env, recipe["max_steps"], table) for table, _ in runs]
+    return [
+        f"`{name}`", f"{recipe['n_training_episodes']:,}", alpha, f"{recipe['gamma']}",
+        f"{recipe['decay_rate']}", f"{steps:,}", f"{mean:.2f} +/- {std:.2f}",
+        f"{returns[0]:.4f}", f"{min(returns):.4f}", f"{statistics.fmean(returns):.4f}",
+        f"{exact_return(env, recipe['max_steps']):.4f}",
+    ]  # fmt: skip
+
+
+def main():
+    """Train every recipe with the seeds 0 to 9 and print the table."""
+    jobs = [(name, seed) for name in reversed(RECIPES) for seed in range(10)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        futures = {job: pool.submit(train_recipe, *job) for job in jobs}
+        for future in tqdm(
+            as_completed(futures.values()), total=len(jobs), disable=None
+        ):
+            future.result()
+    for name in RECIPES:
+        runs = [futures[name, seed].result() for seed in range(10)]
+        print("| " + " | ".join(results_row(name, runs)) + " |")
+
+
+if __name__ == "__main__":
+    main()
