@@ -77,11 +77,9 @@ def record_video(
     filmed, RuntimeError where the renderer is not installed.
     """
     path = Path(out_directory)
-    options = video_options(path, fps)
     check_numbers({"max_steps": max_steps, "seed": seed})
     check_table(env, Qtable)
-    if env.render_mode != "rgb_array":
-        raise ValueError('to film, make the game with render_mode="rgb_array"')
+    options = video_options(path, fps, env.render_mode)
     if sys.platform == "linux" and not os.environ.keys() & {
         "DISPLAY",
         "WAYLAND_DISPLAY",
@@ -95,10 +93,12 @@ def record_video(
     return path
 
 
-def video_options(path: Path, fps: float) -> dict[str, Any]:
-    """What imageio needs to know for this kind of file; ValueError for an unknown kind."""
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps must be above 0, not {fps}")
+def video_options(path: Path, fps: float, render_mode: str | None) -> dict[str, Any]:
+    """What imageio needs to know for this kind of file; ValueError if it cannot be."""
+    if render_mode != "rgb_array":
+        raise ValueError('to film, make the game with render_mode="rgb_array"')
+    if not 0.01 <= fps <= 100:
+        raise ValueError(f"fps must be from 0.01 to 100, not {fps}")
     if path.suffix.lower() == ".gif":
         return {"format": "GIF", "duration": 1000 / fps, "loop": 0}
     if path.suffix.lower() != ".mp4":
@@ -142,7 +142,8 @@ def arriving_whole(path: Path) -> Iterator[Path]:
 # delete your files. Here is that machine without its hands: an import leaves only a name
 # on the stack, a call only a note of who would be called with what. The nine names that
 # NumPy's arrays are made of are then read for what they mean; any other is refused.
-MAX_BYTES, MAX_INSTRUCTIONS, MAX_MARKS, MAX_VALUES = 10_000_000, 600_000, 50, 500_000
+MAX_BYTES, MAX_INSTRUCTIONS, MAX_VALUES = 10_000_000, 600_000, 500_000
+MAX_CALLS, MAX_MARKS, MAX_KEY = 10_000, 50, 100
 NUMPY_NAMES = {"numpy.dtype", "numpy.ndarray", "_codecs.encode"} | {
     f"numpy.{core}.{name}"  # core: NumPy 1; _core: NumPy 2
     for core in ("core", "_core")
@@ -156,23 +157,31 @@ LITERALS = {  # the instructions that push the number, text or bytes which they 
     code.name
     for code in pickletools.opcodes
     if code.arg and code.stack_after and not code.stack_before
-    if code.stack_after[0] is not pickletools.anyobject
+    if code.stack_after[0] not in (pickletools.anyobject, pickletools.pybytes_or_str)
 }
 TAKES = {"APPEND": 1, "SETITEM": 2, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}  # so many,
 TAKES |= {"STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1}
 TAKES_TO_MARK = {"APPENDS", "SETITEMS", "TUPLE", "LIST", "DICT"}  # or all above a mark
 
 
+class Name(str):
+    """What the pickle would import."""
+
+    __slots__ = ()
+
+
 class Call:
     """What the pickle would make: a name to call, its arguments, what BUILD gives it."""
 
-    def __init__(self, name: str, arguments: Any) -> None:
+    def __init__(self, name: Name, arguments: Any) -> None:
+        if type(name) is not Name:
+            raise ValueError("a call of something without a name")
         self.name, self.arguments = name, arguments
         self.state: Any = ()
 
 
 def read_pickle(data: bytes) -> Any:
-    """What a pickle holds, as plain Python; ValueError for all that no model needs."""
+    """What a pickle holds, in plain Python; ValueError for all that no model needs."""
     if len(data) > MAX_BYTES:
         raise ValueError("more bytes than any Q-table needs")
     if data.startswith(b"version https://git-lfs"):
@@ -194,11 +203,12 @@ def run_without_hands(data: bytes) -> Any:
     stack: list[Any] = []
     below: list[list[Any]] = []  # what lies below each mark
     memo: dict[int, Any] = {}
+    calls = 0
     program: Iterator[tuple[Any, Any, Any]] = pickletools.genops(data)
     for _ in range(MAX_INSTRUCTIONS):
         try:
             instruction, argument, position = next(program)
-        except ValueError:
+        except (ValueError, Warning):
             raise ValueError("not a pickle, or one that is cut off") from None
         name, items = instruction.name, []
         if name in TAKES:
@@ -230,14 +240,16 @@ def run_without_hands(data: bytes) -> Any:
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
-        elif name == "GLOBAL":
-            stack.append(known_name(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            stack.append(known_name(*items))
-        elif name == "REDUCE":
-            stack.append(Call(*items))
-        elif name == "BUILD":
-            stack[-1].state = items[0]
+        elif (
+            name in ("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD") and calls < MAX_CALLS
+        ):
+            calls += 1
+            if name == "REDUCE":
+                stack.append(Call(*items))
+            elif name == "BUILD":
+                stack[-1].state = items[0]
+            else:
+                stack.append(known_name(*(items or argument.split(" ", 1))))
         elif name == "STOP" and position + 1 == len(data):
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
@@ -246,18 +258,18 @@ def run_without_hands(data: bytes) -> Any:
 
 
 def dictionary(items: Sequence[Any]) -> dict[str, Any]:
-    """A dictionary of keys and values in turn. Texts only: hashing others can take ages."""
-    if not all(type(key) is str for key in items[::2]):
-        raise ValueError("a dictionary with a key that is not text")
+    """A dictionary of keys and values in turn. Short texts only: others can take ages."""
+    if not all(type(key) is str and len(key) <= MAX_KEY for key in items[::2]):
+        raise ValueError("a dictionary with a key that is not a short text")
     return dict(zip(items[::2], items[1::2]))
 
 
-def known_name(module: str, name: str) -> str:
+def known_name(module: str, name: str) -> Name:
     """The name of a part of NumPy's arrays; any other import is refused."""
     whole = module[:80] + "." + name[:80]
     if whole not in NUMPY_NAMES:
         raise ValueError(f"it would import {ascii(whole)[1:-1]}")
-    return whole
+    return Name(whole)
 
 
 def plain_values(value: Any) -> Any:
@@ -270,13 +282,19 @@ def plain_values(value: Any) -> Any:
         if left < 0 or depth > 4:  # also what ends a list that holds itself
             raise ValueError("more values, or deeper nested, than a model needs")
         if isinstance(value, Call):
+            left -= 50  # an array is more work than a number
             value = array_values(value)
         elif hasattr(value, "tolist"):  # NumPy's, when a model is on its way out
             value = value.tolist()
         if isinstance(value, (list, tuple)):
             return [plain(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {key: plain(item, depth + 1) for key, item in value.items()}
+            keys_and_values = [part for item in value.items() for part in item]
+            return {
+                k: plain(v, depth + 1) for k, v in dictionary(keys_and_values).items()
+            }
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number that is not finite")
         small_int = type(value) is int and value.bit_length() <= 64
         small_text = type(value) is str and len(value) <= 10_000
         if value is None or small_int or small_text or isinstance(value, (bool, float)):
@@ -300,12 +318,21 @@ def array_values(call: Call) -> Any:
             raise ValueError("a part of an array where a number or a table should be")
     if isinstance(data, Call):  # protocols 0 to 2 say encode(text, "latin1") for bytes
         data = data.arguments[0].encode("latin1")
-    byte_order = dtype.state[1].replace("|", "=")
-    if byte_order not in ("<", ">", "=") or len(shape) > 2 or min(shape, default=0) < 0:
-        raise ValueError("a NumPy array of an unknown kind")
+    sizes_are_numbers = type(shape) is tuple and {type(size) for size in shape} <= {int}
+    if not sizes_are_numbers or len(shape) > 2 or min(shape, default=0) < 0:
+        raise ValueError("an array of an unknown shape")
     if max(shape, default=0) > MAX_VALUES or (size := math.prod(shape)) > MAX_VALUES:
         raise ValueError("an array that is larger than any Q-table")
-    numbers = struct.unpack(f"{byte_order}{size}{DTYPES[dtype.arguments[0]]}", data)
+    code, byte_order = dtype.arguments[0], dtype.state[1]
+    if {type(code), type(byte_order)} != {str} or byte_order not in (
+        "<",
+        ">",
+        "=",
+        "|",
+    ):
+        raise ValueError("an array of unknown numbers")
+    layout = byte_order.replace("|", "=") + f"{size}" + DTYPES[code]
+    numbers = struct.unpack(layout, data)
     if len(shape) < 2:
         return list(numbers) if shape else numbers[0]
     rows, columns = shape
@@ -316,27 +343,29 @@ def array_values(call: Call) -> Any:
 
 # ------------------ Save and load -----------------------------------------------------
 def checked_model(model: Any) -> Model:
-    """A copy of the model in plain Python; ValueError if it cannot be a model."""
-    model = plain_values(model)
+    """The model, made of plain values, with a table of floats; ValueError if it is none."""
     if type(model) is not dict or type(model.get("env_id")) is not str:
         raise ValueError("not a model: a dictionary with env_id and qtable is needed")
+    if type(model.get("eval_seed", [])) is not list:
+        raise ValueError("its eval_seed is not a list")
     table = model.get("qtable")
     if type(table) is not list or {type(row) for row in table} != {list}:
         raise ValueError("its qtable is not a list of rows")
     if len({len(row) for row in table}) > 1 or not table[0]:
         raise ValueError("the rows of its qtable are not of one length")
-    cells = [cell for row in table for cell in row]
-    if not all(type(cell) in (int, float) and math.isfinite(cell) for cell in cells):
-        raise ValueError("its qtable has a cell that is not a finite number")
-    for name, value in model.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"its {name} is not a finite number")
+    if not {type(cell) for row in table for cell in row} <= {int, float}:
+        raise ValueError("its qtable has a cell that is not a number")
     return model | {"qtable": [[float(cell) for cell in row] for row in table]}
+
+
+def short(error: Exception) -> str:
+    """What an error says, fit for a terminal whatever a stranger's file put into it."""
+    return "".join(c if c.isprintable() else "?" for c in str(error)[:200])
 
 
 def save_model(model: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """The path of the new file: a pickle of plain lists and numbers that imports nothing."""
-    plain = checked_model(dict(model))
+    plain = checked_model(plain_values(dict(model)))
     with arriving_whole(Path(path)) as unfinished:
         unfinished.write_bytes(pickle.dumps(plain, protocol=4))
     return Path(path)
@@ -349,11 +378,11 @@ def load_model(path: str | os.PathLike[str]) -> Model:
             raise ValueError("more bytes than any Q-table needs")
         return checked_model(read_pickle(Path(path).read_bytes()))
     except ValueError as error:
-        raise ValueError(f"{path} is not a Q-learning model: {error}") from None
+        raise ValueError(f"{path} is not a Q-learning model: {short(error)}") from None
 
 
-GAME_ARGUMENTS = {"map_name", "desc", "is_slippery", "success_rate", "reward_schedule"}
-GAME_ARGUMENTS |= {"is_rainy", "fickle_passenger", "max_episode_steps"}
+GAME_ARGUMENTS = {"map_name", "desc", "is_slippery", "success_rate", "is_rainy"}
+GAME_ARGUMENTS |= {"fickle_passenger", "max_episode_steps"}
 
 
 def game_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,23 +406,27 @@ def make_env_from_model(
     env_id, arguments = model["env_id"], game_arguments(model)
     same_games = [ids for ids in qlearning.SAME_GAMES if env_id in ids]
     if env_id not in gym.registry and not same_games:
-        raise ValueError(f"this Gymnasium has no game {env_id!r}")
+        raise ValueError(f"this Gymnasium has no game {env_id[:80]!r}")
     if unknown := arguments.keys() - GAME_ARGUMENTS:
-        raise ValueError(f"{env_id} with unknown arguments: {sorted(unknown)}")
+        raise ValueError(
+            short(ValueError(f"{env_id} with arguments {sorted(unknown)}"))
+        )
+    lake = arguments.get("desc", ["S"])
+    cells = len(model["qtable"]) * len(model["qtable"][0])
     try:
-        if sum(map(len, arguments.get("desc") or ())) > len(model["qtable"]):
-            raise ValueError("a map larger than the qtable")
+        if not set("".join(lake)) <= set("SFHG") or 4 * len("".join(lake)) > max(
+            4, cells
+        ):
+            raise ValueError(
+                "a map that is not of S, F, H and G, or too large for its table"
+            )
         env = make_env(env_id, render_mode=render_mode, **arguments)
     except (
         gym.error.Error,
-        LookupError,
-        TypeError,
-        ValueError,
+        *(ImportError, LookupError, TypeError, ValueError),
         AssertionError,
     ) as error:
-        raise ValueError(
-            f"{env_id} with {arguments} cannot be made: {error!r}"
-        ) from error
+        raise ValueError(f"{env_id} cannot be made: {short(error)}") from error
     check_table(env, model["qtable"])
     return env
 
@@ -466,11 +499,14 @@ def build_package(
     earlier: Path,
 ) -> Path:
     """`package_model`, with the folder of an earlier package whose owner's part to keep."""
-    plain = checked_model(dict(model))
+    plain = checked_model(plain_values(dict(model)))
     if missing := {"max_steps", "n_eval_episodes", "eval_seed"} - plain.keys():
         raise ValueError(f"the model lacks {', '.join(sorted(missing))}")
     check_numbers(plain)
     check_table(env, plain["qtable"])
+    video_options(Path(FILES[-1]), video_fps, env.render_mode)
+    if repo_id is not None:
+        check_repo_id(repo_id)
     if "env_kwargs" not in plain and env.spec is not None:
         arguments = {k: v for k, v in env.spec.kwargs.items() if k != "render_mode"}
         plain["env_kwargs"] = plain_values(arguments)
@@ -657,12 +693,17 @@ def in_plain_words(repo_id: str, file: str = "", advice: str = "") -> Iterator[N
         raise ConnectionError(text + advice) from None
 
 
-def check_access(repo_id: str, token: str | None = None) -> HfApi:
-    """A client that may write to the repo, as far as can be told before trying."""
+def check_repo_id(repo_id: str) -> None:
+    """ValueError for a name that the Hub would not allow; asks nobody."""
     with in_plain_words(repo_id):
-        huggingface_hub.hf_hub_url(repo_id, FILES[0])  # checks the id and asks nobody
+        huggingface_hub.hf_hub_url(repo_id, FILES[0])
     if repo_id.count("/") != 1:
         raise ValueError(f"a repo id is NAME/REPO, not {repo_id!r}")
+
+
+def check_access(repo_id: str, token: str | None = None) -> HfApi:
+    """A client that may write to the repo, as far as can be told before trying."""
+    check_repo_id(repo_id)
     token = token or huggingface_hub.get_token()
     if not token:
         raise PermissionError("there is no token to push with: run `hf auth login`")
@@ -743,12 +784,19 @@ def carry_out(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
     if args.command == "load":
         model = load_from_hub(args.repo_id)
         model = {**RECIPES["frozenlake"], **model, "env_kwargs": game_arguments(model)}
+        check_numbers({name: model[name] for name in LIMITS if name != "seed"})
+        qlearning.check_seeds(model["eval_seed"], model["n_eval_episodes"])
+        if max(model["max_steps"], model["n_eval_episodes"]) > 10_000:
+            raise ValueError(
+                "the evaluation that this model asks for would take too long"
+            )
         env = make_env_from_model(model)
         qlearning.show_world(env, model)
         qlearning.show_agent(env, model)
         return
     # First what can be wrong, then the training, which takes its time.
-    video_options(Path(args.file if args.command == "record" else FILES[-1]), args.fps)
+    path = Path(args.file if args.command == "record" else FILES[-1])
+    video_options(path, args.fps, "rgb_array")
     if args.command == "push":
         check_access(args.repo_id)
     env, model = train_agent(recipe)

@@ -282,14 +282,7 @@ def evaluate_agent(
     """
     check_numbers({"max_steps": max_steps, "n_eval_episodes": n_eval_episodes})
     check_table(env, Q)
-    if not isinstance(seed, Sequence):
-        raise TypeError(f"seed must be a list with one for each episode, not {seed!r}")
-    if 0 < len(seed) < n_eval_episodes:
-        raise ValueError(
-            f"{n_eval_episodes} episodes, but only {len(seed)} seeds for them"
-        )
-    for reset_seed in seed:
-        check_numbers({"seed": reset_seed})
+    check_seeds(seed, n_eval_episodes)
     seeds = seed[:n_eval_episodes] if len(seed) else [None] * n_eval_episodes
     episodes = (rollout(env, Q, max_steps, reset_seed) for reset_seed in seeds)
     returns = [sum(reward for _, reward, _ in episode) for episode in episodes]
@@ -297,7 +290,7 @@ def evaluate_agent(
 
 
 # ------------------ Checks: one clear sentence, before anything is changed ------------
-COUNT = (Integral, lambda n: n >= 1, "a whole number of 1 or more")
+COUNT = (Integral, lambda n: 1 <= n <= 10**9, "a whole number from 1 to 1000000000")
 SHARE = (Real, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 ALPHA = (Real, lambda x: 0 < x <= 1, "a number above 0 and up to 1")
 LIMITS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
@@ -329,6 +322,16 @@ def check_numbers(numbers: Mapping[str, Any]) -> None:
     ):
         if (numbers.get(low) or 0) > numbers.get(high, 1):
             raise ValueError(f"{low} {numbers[low]} is above {high} {numbers[high]}")
+
+
+def check_seeds(seeds: Sequence[int], n_eval_episodes: int) -> None:
+    """TypeError or ValueError unless there is a seed for each episode, or none at all."""
+    if not isinstance(seeds, Sequence):
+        raise TypeError(f"seed must be a list with one for each episode, not {seeds!r}")
+    if 0 < len(seeds) < n_eval_episodes:
+        raise ValueError(f"{n_eval_episodes} episodes, but only {len(seeds)} seeds")
+    for seed in seeds:
+        check_numbers({"seed": seed})
 
 
 def check_table(env: Env, Qtable: Sequence[Row]) -> None:
@@ -509,6 +512,7 @@ def show_agent(env: Env, model: Mapping[str, Any]) -> None:
     """Print the Q-table, the policy, the score, and how far they are from exact."""
     Qtable, max_steps = model["qtable"], model["max_steps"]
     _, names, rows = about_game(env)
+    mean, std = evaluate_model(env, model)
     episode = list(rollout(env, Qtable, max_steps, seed=(*model["eval_seed"], 0)[0]))
 
     print("\nTHE Q-TABLE (* the greedy action; . a state of which nothing is known)")
@@ -527,7 +531,6 @@ def show_agent(env: Env, model: Mapping[str, Any]) -> None:
     total = sum(reward for _, reward, _ in episode)
     print(textwrap.fill(f"One episode: {told}. Its return is {total:g}.", 79))
 
-    mean, std = evaluate_model(env, model)
     print(f"\nTHE SCORE ({model['n_eval_episodes']} greedy episodes)")
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}")
     if "pickup" in names:
@@ -634,7 +637,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.list:
         for name, recipe in RECIPES.items():
-            print(f"{name:25}{recipe['env_id']:17}{recipe['env_kwargs'] or ''}")
+            line = f"{name:25}{recipe['n_training_episodes']:>6} episodes of "
+            print(line + f"{recipe['env_id']:17}{recipe['env_kwargs'] or ''}".rstrip())
         return 0
     recipe = chosen_recipe(parser, args)
     try:

@@ -106,10 +106,9 @@ def train_recipe(name, seed):
 RUNS = [
     ("frozenlake-8x8-slippery", 0),
     *[("taxi", 0), ("taxi-exact", 0)],
-    *[("frozenlake-slippery", seed) for seed in range(2)],
-    *[("frozenlake-8x8", seed) for seed in range(2)],
+    *[("frozenlake-slippery", 0), ("frozenlake-8x8", 0)],
     *[("frozenlake", seed) for seed in range(2)],
-    *[("cliffwalking", seed) for seed in range(10)],
+    *[("cliffwalking", seed) for seed in range(3)],
 ]
 
 
@@ -780,7 +779,7 @@ def test_rows_that_are_one_and_the_same_list_are_refused():
 @pytest.mark.parametrize(
     ("seeds", "error", "text"),
     [
-        ([1, 2], ValueError, "3 .* 2"),
+        ([1, 2], ValueError, "only 2 seeds"),
         ([1, 2, -3], ValueError, "-3"),
         (5, TypeError, "5"),
     ],
@@ -854,13 +853,16 @@ def test_story_repeats_but_for_the_time(story):
     assert untimed(
         command("qlearning.py", "frozenlake", "--seed", "0").stdout
     ) == untimed(story)
-    assert untimed(command("qlearning.py", "--seed", "1").stdout) != untimed(story)
+    short = ("qlearning.py", "--episodes", "300", "--seed")
+    assert command(*short, "1").stdout != command(*short, "2").stdout
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_story_where_arrows_cannot_be_printed(story, encoding):
-    done = command("qlearning.py", env=os.environ | {"PYTHONIOENCODING": encoding})
-    plain = story.translate(str.maketrans("←↓→↑█", "<v>^#"))
+def test_story_where_arrows_cannot_be_printed(encoding):
+    short = ("qlearning.py", "--episodes", "300")
+    done = command(*short, env=os.environ | {"PYTHONIOENCODING": encoding})
+    plain = command(*short).stdout.translate(str.maketrans("←↓→↑█", "<v>^#"))
+    assert "<" in plain
     assert (done.returncode, untimed(done.stdout)) == (0, untimed(plain))
 
 
@@ -1124,7 +1126,7 @@ def test_odd_sizes_and_endless_games_are_filmed_too(tmp_path):
         (game, "a.mp4", {}, 'render_mode="rgb_array"'),
         (filmed, "a.avi", {}, "ends in .mp4 or .gif"),
         (filmed, "replay", {}, "ends in .mp4 or .gif"),
-        (filmed, "a.mp4", {"fps": 0}, "fps must be above 0"),
+        (filmed, "a.mp4", {"fps": 0}, "fps must be from"),
         (filmed, "a.mp4", {"max_steps": 0}, "max_steps must be"),
         (filmed, "a.mp4", {"seed": -1}, "seed must be"),
     ],
@@ -1239,6 +1241,13 @@ def small_model(**more):
     return model | more
 
 
+def test_what_cannot_be_read_again_is_not_written(tmp_path):
+    for bad in ({"n": {5: 1}}, {"n": b"x"}, {"gamma": NAN}, {"qtable": [[None]]}):
+        with pytest.raises(ValueError):
+            save_model(small_model() | bad, tmp_path / "m.pkl")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_we_write_is_read_by_pickle_as_the_course_does(tmp_path):
     path = save_model(small_model(), tmp_path / "deep" / "q-learning.pkl")
     with open(path, "rb") as file:
@@ -1316,6 +1325,30 @@ def nested(opening, closing, depth):
     return opening * depth + closing * depth
 
 
+def dtype_of(code):
+    """A dtype whose code is pushed by these instructions, and a scalar of it."""
+    dtype = op("GLOBAL", b"numpy\ndtype\n") + code + op("TUPLE1") + op("REDUCE")
+    dtype += op("NONE") + text("<") + op("TUPLE2") + op("BUILD")
+    number = dtype + op("BINBYTES", struct.pack("<I", 8) + bytes(8)) + op("TUPLE2")
+    return op("GLOBAL", b"numpy.core.multiarray\nscalar\n") + number + op("REDUCE")
+
+
+def doubled(times, slot):
+    """Nested tuples, each twice in the next: 2 ** times of them for whoever walks it."""
+    twice = op("BINPUT", bytes([slot])) + op("BINGET", bytes([slot])) + op("TUPLE2")
+    return op("EMPTY_TUPLE") + twice * times
+
+
+def in_itself(slot):
+    """A list that holds itself."""
+    memo = op("BINPUT", bytes([slot])) + op("BINGET", bytes([slot]))
+    return op("EMPTY_LIST") + memo + op("APPEND")
+
+
+def scalar_of(name):
+    return name + op("EMPTY_TUPLE") + op("REDUCE")
+
+
 LIST, LIST_OF_TWO = op("EMPTY_LIST"), op("TUPLE2")
 LAUGHS = op("EMPTY_LIST") + b"".join(
     op("BINPUT", bytes([i]))
@@ -1352,19 +1385,19 @@ ATTACKS = {
     "no table": (pickle.dumps({"env_id": "x"}), "not a list of rows"),
     "ragged": (pickle.dumps({"env_id": "x", "qtable": [[0.0], [0.0, 1.0]]}), "of one length"),
     "empty rows": (pickle.dumps({"env_id": "x", "qtable": [[]]}), "of one length"),
-    "nan": (pickle.dumps(small_model(qtable=[[NAN]])), "not a finite number"),
-    "text cell": (pickle.dumps(small_model(qtable=[["1"]])), "not a finite number"),
-    "infinite gamma": (pickle.dumps(small_model(gamma=math.inf)), "gamma is not a finite"),
+    "nan": (pickle.dumps(small_model(qtable=[[NAN]])), "not finite"),
+    "text cell": (pickle.dumps(small_model(qtable=[["1"]])), "not a number"),
+    "infinite gamma": (pickle.dumps(small_model(gamma=math.inf)), "not finite"),
     "huge integer": (pickle.dumps(small_model(seed=2**4000)), "a int that no model needs"),
     "bytes": (pickle.dumps(small_model(note=b"x")), "a bytes that no model needs"),
     "long text": (pickle.dumps(small_model(note="x" * 20_000)), "a str that no model needs"),
-    "key no text": (pickle.dumps({1: 2}), "a key that is not text"),
+    "key no text": (pickle.dumps({1: 2}), "a key that is not a short text"),
     # A dictionary key of nested tuples, each twice in the next: 2 ** 100 hashes.
     "hash bomb": (
         LIST + op("TUPLE1") + (op("BINPUT", b"\0") + op("BINGET", b"\0") + LIST_OF_TWO) * 100
         + op("PUT", b"1\n") + op("EMPTY_DICT") + op("GET", b"1\n") + op("NONE")
         + op("SETITEM") + op("STOP"),
-        "a key that is not text",
+        "a key that is not a short text",
     ),
     "billion laughs": (LAUGHS + op("STOP"), "more values, or deeper nested"),
     "laughs as a table": (model_with(op("MARK") + LAUGHS + op("LIST")), "more values, or deeper nested"),
@@ -1394,8 +1427,8 @@ ATTACKS = {
     "no mark": (op("APPENDS") + op("STOP"), "damaged"),
     "nothing in the memo": (op("BINGET", b"\x07") + op("STOP"), "damaged"),
     "build on a list": (LIST + op("NONE") + op("BUILD") + op("STOP"), "damaged"),
-    "call of a number": (op("NONE") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP"), "damaged"),
-    "array of negative size": (model_with(array(pair(-1, -8), bytes(64))), "unknown kind"),
+    "call of a number": (op("NONE") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP"), "a call of something without a name"),
+    "array of negative size": (model_with(array(pair(-1, -8), bytes(64))), "unknown shape"),
     "array of huge size": (model_with(array(pair(2**30, 2**30), bytes(64))), "larger than any"),
     "array of unspeakable size": (
         model_with(
@@ -1409,7 +1442,7 @@ ATTACKS = {
     "array of many empty rows": (model_with(array(pair(2**30, 0), b"")), "larger than any"),
     "array of other size": (model_with(array(pair(16, 4), bytes(64))), "damaged"),
     "array of objects": (model_with(array(pair(2, 4), bytes(64), "O8")), "damaged"),
-    "array of strange order": (model_with(array(pair(2, 4), bytes(64), order="@")), "unknown kind"),
+    "array of strange order": (model_with(array(pair(2, 4), bytes(64), order="@")), "unknown numbers"),
     "three dimensions": (
         model_with(array(op("NONE") + pair(2, 2)[:-1] + op("TUPLE3"), bytes(64))), ""
     ),
@@ -1421,6 +1454,38 @@ ATTACKS = {
         ),
         "a part of an array",
     ),
+    "array of doubled sizes": (
+        model_with(array(doubled(60, 0) + doubled(60, 1) + op("TUPLE2"), bytes(64))),
+        "unknown shape",
+    ),
+    "array of sizes in themselves": (
+        model_with(array(in_itself(0) + in_itself(1) + op("TUPLE2"), bytes(64))),
+        "unknown shape",
+    ),
+    "dtype of doubled tuples": (model_with(dtype_of(doubled(60, 0))), "unknown numbers"),
+    "dtype of deep tuples": (
+        model_with(dtype_of(op("EMPTY_TUPLE") + op("TUPLE1") * 200_000)), "unknown numbers"
+    ),
+    "call of a text": (model_with(scalar_of(text("numpy.core.multiarray.scalar"))), "without a name"),
+    "many references to one array": (
+        model_with(
+            LIST + op("MARK") + array(pair(0, 0), b"") + op("BINPUT", b"\0")
+            + op("BINGET", b"\0") * 490_000 + op("APPENDS")
+        ),
+        "more values",
+    ),
+    "many imports": (
+        op("GLOBAL", b"numpy\ndtype\n") * 500_000 + op("STOP"), "a GLOBAL that no model needs"
+    ),
+    "equal long keys": (
+        op("EMPTY_DICT") + text("a" * 4_000_000) + op("NONE") + op("SETITEM") + op("STOP"),
+        "a key that is not a short text",
+    ),
+    "strange escapes": (op("STRING", b"'\\d'\n") * 9 + op("STOP"), "a STRING that no model needs"),
+    "escape codes in a key": (
+        pickle.dumps({"env_id": "x", "\x1b[2J" * 10: math.inf}), "not finite"
+    ),
+    "escape codes in a name": (imported("\x1b[2J", "x"), "it would import"),
     "a dtype as the table": (
         model_with(op("GLOBAL", b"numpy\ndtype\n") + op("EMPTY_TUPLE") + op("REDUCE")),
         "a part of an array",
@@ -1428,6 +1493,7 @@ ATTACKS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_is_no_model_is_refused_and_nothing_runs(name, tmp_path):
     data, reason = ATTACKS[name]
@@ -1435,7 +1501,7 @@ def test_what_is_no_model_is_refused_and_nothing_runs(name, tmp_path):
     with pytest.raises(ValueError, match="is not a Q-learning model") as caught:
         load_model(tmp_path / "m.pkl")
     assert reason in str(caught.value)
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
 
 
 def test_all_attacks_together_stay_within_time_and_memory(tmp_path):
@@ -1477,13 +1543,16 @@ def test_an_array_assembled_by_hand_is_read():
         ({"env_id": "NoSuchGame-v0"}, "has no game"),
         (
             {"env_kwargs": {"render_mode": "human"}},
-            "unknown arguments: ['render_mode']",
+            "with arguments ['render_mode']",
         ),
-        ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "larger than the qtable"),
+        ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "too large for its table"),
         ({"env_kwargs": {"map_name": "9x9"}}, "cannot be made"),
         ({"env_kwargs": {"map_name": "4x4"}}, "needs 16 x 4"),
         ({"env_kwargs": ["desc"]}, "no dictionary"),
         ({"env_kwargs": {"desc": 5}}, "cannot be made"),
+        ({"env_kwargs": {"desc": ["S\x1b\r"]}}, "not of S, F, H and G"),
+        ({"env_kwargs": {"map_name": ["x" * 9000] * 300}}, "cannot be made"),
+        ({"env_id": "GymV21Environment-v0", "env_kwargs": {}}, "cannot be made"),
         ({"env_id": "CartPole-v1", "env_kwargs": {}}, "Discrete"),
     ],
 )
@@ -1491,6 +1560,7 @@ def test_a_stranger_s_game_is_made_only_if_harmless_and_fitting(change, text):
     with pytest.raises(ValueError) as caught:
         make_env_from_model(small_model() | change)
     assert text in str(caught.value)
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
 
 
 def test_games_of_ours_and_of_the_course_are_made():
@@ -1631,16 +1701,20 @@ def test_a_model_of_the_course_is_packaged_without_a_command(tmp_path):
     assert (loaded["map_name"], loaded["slippery"]) == ("4x4", False)
 
 
-def test_yaml_is_valid_whatever_the_name(tmp_path):
-    model = small_model(env_id="FrozenLake-v1")
-    package_model(
-        model,
-        make_env_from_model(model, "rgb_array"),
-        tmp_path,
-        repo_id="a/yes: 'no' #",
-    )
+@pytest.mark.parametrize("name", ["yes", "1.0", "null", "1e3", "q-Taxi_v3"])
+def test_yaml_is_valid_whatever_the_name(tmp_path, name):
+    model = small_model()
+    env = make_env_from_model(model, "rgb_array")
+    package_model(model, env, tmp_path, repo_id=f"ann/{name}")
     meta = metadata_load(tmp_path / "README.md")
-    assert meta["model-index"][0]["name"] == "yes: 'no' #"
+    assert meta["model-index"][0]["name"] == name
+
+
+@pytest.mark.parametrize("repo_id", ["noslash", "a/b/c", "ann/my lake", "ann/"])
+def test_packages_are_not_built_for_names_the_hub_refuses(tmp_path, repo_id):
+    with pytest.raises(ValueError, match="NAME/REPO|allows no name"):
+        package_model(lake_model(), filmed(), tmp_path / "new", repo_id=repo_id)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_owner_s_text_and_the_time_of_equal_results_stay(tmp_path):
@@ -2039,15 +2113,15 @@ def test_loads_that_fail_say_why(hub, tmp_path):
 
 
 # ------------------ The command line of hub_utils -------------------------------------
-def test_hub_command_line_from_package_to_load(hub, tmp_path):
-    package = ["hub_utils.py", "package", "frozenlake", "--seed", "2"]
-    for folder in ("a", "b"):
-        done = command(*package, "--folder", str(tmp_path / folder))
-        assert (done.returncode, done.stderr) == (0, "")
-    first, again = (load_model(tmp_path / folder / "q-learning.pkl") for folder in "ab")
-    assert first == again
-    for row, golden in zip(first["qtable"], GOLDEN, strict=True):
-        assert row == pytest.approx(golden, abs=5e-9)
+def test_hub_command_line_from_package_to_load(background, hub, tmp_path):
+    done = command(
+        "hub_utils.py", "package", "frozenlake", "--folder", str(tmp_path / "a")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    packaged = load_model(tmp_path / "a" / "q-learning.pkl")["qtable"]
+    assert (
+        packaged == background["frozenlake", 0].result()[0]
+    )  # training is deterministic
     pushed = command(
         *(
             "hub_utils.py",
@@ -2095,11 +2169,25 @@ def test_hub_command_line_films(tmp_path):
         ("push taxi --repo-id bob/taxi", 1, "not yours"),
         ("push taxi --repo-id taxi", 1, "NAME/REPO"),
         ("load ann/nothing", 1, "no model ann/nothing"),
+        ("load ann/slow", 1, "would take too long"),
+        ("load ann/seeds", 1, "seed must be"),
+        (
+            "package frozenlake --episodes 1000000000000000000000",
+            2,
+            "n_training_episodes must be",
+        ),
         ("record frozenlake film.avi", 1, ".mp4 or .gif"),
         ("record frozenlake film.gif --fps 0", 1, "fps"),
     ],
 )
 def test_hub_command_line_errors_are_one_line(hub, arguments, code, text, capsys):
+    for name, change in (
+        ("slow", {"max_steps": 10**9}),
+        ("seeds", {"eval_seed": [-1] * 3}),
+    ):
+        hub.repos[f"ann/{name}"] = [
+            {"q-learning.pkl": pickle.dumps(small_model(**change))}
+        ]
     try:
         ended = hub_utils.main(arguments.split())
     except SystemExit as stopped:
