@@ -80,10 +80,8 @@ def record_video(
     check_numbers({"max_steps": max_steps, "seed": seed})
     check_table(env, Qtable)
     options = video_options(path, fps, env.render_mode)
-    if sys.platform == "linux" and not os.environ.keys() & {
-        "DISPLAY",
-        "WAYLAND_DISPLAY",
-    }:
+    has_screen = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}
+    if sys.platform == "linux" and not has_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL asks for a screen
     with arriving_whole(path) as unfinished:
         film: Any
@@ -383,6 +381,9 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 GAME_ARGUMENTS = {"map_name", "desc", "is_slippery", "success_rate", "is_rainy"}
 GAME_ARGUMENTS |= {"fickle_passenger", "max_episode_steps"}
+UNMAKEABLE: tuple[type[Exception], ...]  # Gymnasium's answers to bad arguments
+UNMAKEABLE = (gym.error.Error, ImportError, LookupError, TypeError, ValueError)
+UNMAKEABLE += (AssertionError,)
 
 
 def game_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,24 +409,16 @@ def make_env_from_model(
     if env_id not in gym.registry and not same_games:
         raise ValueError(f"this Gymnasium has no game {env_id[:80]!r}")
     if unknown := arguments.keys() - GAME_ARGUMENTS:
-        raise ValueError(
-            short(ValueError(f"{env_id} with arguments {sorted(unknown)}"))
-        )
-    lake = arguments.get("desc", ["S"])
-    cells = len(model["qtable"]) * len(model["qtable"][0])
+        raise ValueError(f"{env_id} cannot be made with {sorted(unknown)}")
     try:
-        if not set("".join(lake)) <= set("SFHG") or 4 * len("".join(lake)) > max(
-            4, cells
-        ):
+        letters = "".join(arguments.get("desc") or "")
+        table_cells = len(model["qtable"]) * len(model["qtable"][0])
+        if not set(letters) <= set("SFHG") or 4 * len(letters) > table_cells:
             raise ValueError(
-                "a map that is not of S, F, H and G, or too large for its table"
+                "its map is not of S, F, H and G, or too large for its table"
             )
         env = make_env(env_id, render_mode=render_mode, **arguments)
-    except (
-        gym.error.Error,
-        *(ImportError, LookupError, TypeError, ValueError),
-        AssertionError,
-    ) as error:
+    except UNMAKEABLE as error:
         raise ValueError(f"{env_id} cannot be made: {short(error)}") from error
     check_table(env, model["qtable"])
     return env
@@ -433,9 +426,7 @@ def make_env_from_model(
 
 # ------------------ Package: all that a push uploads, without a network ---------------
 FILES = ("q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4")
-OWNER_MARK = (
-    b"<!-- What you write below this line stays when the model is pushed again. -->"
-)
+OWNER_MARK = b"<!-- What you write below this line stays with every new push. -->"
 CARD = """
 # Q-learning agent for {game}
 
@@ -567,9 +558,9 @@ def model_card(
 ) -> str:
     """The card: metadata by which the Hub and the course find the model, then the text."""
     arguments, score = game_arguments(model), f"{mean:.2f} +/- {std:.2f}"
-    game = "-".join(
-        [model["env_id"], *([arguments["map_name"]] if "map_name" in arguments else [])]
-    )
+    game = model["env_id"]
+    if "map_name" in arguments:
+        game += f"-{arguments['map_name']}"
     if arguments.get("is_slippery") is False:
         game += "-no_slippery"
     result = EvalResult(
@@ -630,25 +621,22 @@ def shown_numbers(model: Model) -> Iterator[tuple[str, Any]]:
 
 def how_to_reproduce(model: Model) -> str:
     """The command that trains this very table again, or that there is none."""
-    numbers = {name: model.get(name) for name in LIMITS if name != "n_eval_episodes"}
+    game = (model["env_id"], game_arguments(model))
     commands = []
     for name, recipe in RECIPES.items():
-        if (recipe["env_id"], recipe["env_kwargs"]) == (
-            model["env_id"],
-            game_arguments(model),
+        changed = {
+            number: model.get(number)
+            for number in LIMITS
+            if number != "n_eval_episodes" and model.get(number) != recipe[number]
+        }
+        if (
+            game == (recipe["env_id"], recipe["env_kwargs"])
+            and None not in changed.values()
         ):
-            changed = {k: value for k, value in numbers.items() if value != recipe[k]}
-            if None not in changed.values():
-                options = (
-                    f" {qlearning.option(k)} {value}" for k, value in changed.items()
-                )
-                commands.append(
-                    f"python hub_utils.py package {name}" + "".join(options)
-                )
+            options = [f"{qlearning.option(k)} {value}" for k, value in changed.items()]
+            commands.append(" ".join(["python hub_utils.py package", name, *options]))
     if not commands:
-        return (
-            "It was trained without a seed or a recipe, so no command makes it again."
-        )
+        return "It was trained without a seed or a recipe: no command makes it again."
     return f"The same table again, bit for bit:\n\n```sh\n{min(commands, key=len)}\n```"
 
 
@@ -670,27 +658,23 @@ def in_plain_words(repo_id: str, file: str = "", advice: str = "") -> Iterator[N
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if isinstance(error, RepositoryNotFoundError):
             text = (
-                f"there is no model {repo_id} on the Hub, or your token may not see it"
+                f"there is no model {repo_id} on the Hub, or your token cannot see it"
             )
             raise FileNotFoundError(text + advice) from None
         if status == 404:
             raise FileNotFoundError(f"{repo_id} has no file {file}{advice}") from None
         if status == 401:
-            text = (
-                "the Hub does not know this token: run `hf auth login` with a new one"
-            )
+            text = "the Hub does not know this token: run `hf auth login` again"
             raise PermissionError(text + advice) from None
         if status == 403:
             text = (
-                f"your token may not write to {repo_id}: create one with the write role"
+                f"your token may not write to {repo_id}: make one with the write role"
             )
             raise PermissionError(text + advice) from None
-        if status is not None:
-            raise ConnectionError(
-                f"the Hub answers {status}, try again later{advice}"
-            ) from None
-        text = f"no connection to the Hub ({type(cause).__name__}), try again later"
-        raise ConnectionError(text + advice) from None
+        text = f"the Hub answers {status}"
+        if status is None:
+            text = f"no connection to the Hub ({type(cause).__name__})"
+        raise ConnectionError(f"{text}: try again later{advice}") from None
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -711,17 +695,11 @@ def check_access(repo_id: str, token: str | None = None) -> HfApi:
     with in_plain_words(repo_id):
         user = api.whoami()
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PermissionError(
-            "your token can only read: create one with the write role"
-        )
-    names = [
-        user["name"],
-        *(organization["name"] for organization in user.get("orgs", [])),
-    ]
+        raise PermissionError("your token can only read: make one with the write role")
+    names = [user["name"]] + [group["name"] for group in user.get("orgs", [])]
     if repo_id.split("/")[0] not in names:
-        raise PermissionError(
-            f"{repo_id} is not yours: you can push to {', '.join(names)}"
-        )
+        yours = ", ".join(names)
+        raise PermissionError(f"{repo_id} is not yours: you can push to {yours}")
     return api
 
 

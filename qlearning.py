@@ -237,9 +237,11 @@ def train(
         for step in range(1, max_steps + 1):
             # Step 2: choose an action
             action = epsilon_greedy_policy(Qtable, state, epsilon, rng)
-            # Step 3: take it and observe; NumPy's numbers become Python's here
+            # Step 3: take it and observe
             new_state, reward, terminated, truncated, _ = env.step(action)
-            new_state, reward = int(new_state), float(reward)
+            reward = float(
+                reward
+            )  # one NumPy reward would turn the whole table NumPy's
             # Step 4: update Q(s,a); a truncated episode still has a future, so no `or`
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
@@ -317,9 +319,8 @@ def check_numbers(numbers: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} must be {wanted}, not {value!r}")
         if not in_range(value):
             raise ValueError(f"{name} must be {wanted}, not {value}")
-    for low, high in zip(
-        ("min_epsilon", "min_learning_rate"), ("max_epsilon", "learning_rate")
-    ):
+    ranges = {"min_epsilon": "max_epsilon", "min_learning_rate": "learning_rate"}
+    for low, high in ranges.items():
         if (numbers.get(low) or 0) > numbers.get(high, 1):
             raise ValueError(f"{low} {numbers[low]} is above {high} {numbers[high]}")
 
@@ -341,16 +342,15 @@ def check_table(env: Env, Qtable: Sequence[Row]) -> None:
             raise ValueError(f"a Q-table needs Discrete spaces from 0, not {space}")
     needed = f"{env.observation_space.n} x {env.action_space.n}"
     try:
-        found = " or ".join(sorted({f"{len(Qtable)} x {len(row)}" for row in Qtable}))
+        widths = sorted({len(row) for row in Qtable})
+        found = " or ".join(f"{len(Qtable)} x {width}" for width in widths)
     except TypeError:
         kind = type(Qtable).__name__
         raise TypeError(f"a Q-table is a list of lists of numbers, no {kind}") from None
     if found != needed:
         raise ValueError(f"the Q-table is {found or 'empty'}, this game needs {needed}")
-    if len({id(row) for row in Qtable if isinstance(row, list)}) not in (
-        0,
-        len(Qtable),
-    ):
+    lists = [id(row) for row in Qtable if isinstance(row, list)]
+    if len(set(lists)) < len(lists):
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
 
 
@@ -405,8 +405,6 @@ RECIPES = {
     | {"learning_rate": 0.5, "gamma": 0.99, "decay_rate": 0.01},
 }
 SAME_GAMES = ("Taxi-v3", "Taxi-v4"), ("CliffWalking-v0", "CliffWalking-v1")
-
-
 say_once = functools.cache(lambda note: print(note, file=sys.stderr))
 
 
@@ -444,9 +442,8 @@ def exact_return(
     for _ in range(max_steps):  # from the last step backwards
         Q = bellman_backup(env.unwrapped.P, V, gamma=1)
         V = [row[argmax(Qtable[s])] if Qtable else max(row) for s, row in enumerate(Q)]
-    return sum(
-        float(p) * V[s] for s, p in enumerate(env.unwrapped.initial_state_distrib)
-    )
+    starts = enumerate(env.unwrapped.initial_state_distrib)
+    return sum(float(probability) * V[state] for state, probability in starts)
 
 
 # ------------------ Drawing -----------------------------------------------------------
@@ -454,7 +451,7 @@ def about_game(env: Env) -> tuple[str, list[str], list[str]]:
     """What the game is, its actions, and its map: a letter for each state, or no rows."""
     game = type(env.unwrapped).__name__
     if game == "FrozenLakeEnv":
-        text = "Walk from S over frozen F to G; a hole H is the end. Reward: 1 at G, else 0."
+        text = "Walk from S over frozen F to G; holes H are the end. Reward: 1 at G."
         rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
         return text, ["LEFT", "DOWN", "RIGHT", "UP"], rows
     if game == "CliffWalkingEnv":
@@ -462,9 +459,7 @@ def about_game(env: Env) -> tuple[str, list[str], list[str]]:
         rows = ["F" * 12, "F" * 12, "F" * 12, "SCCCCCCCCCCG"]
         return text, ["UP", "RIGHT", "DOWN", "LEFT"], rows
     if game == "TaxiEnv":
-        text = (
-            "Fetch and bring a passenger. Reward: -1 a step, +20, -10 for a wrong stop."
-        )
+        text = "Fetch and bring somebody. Reward: -1 a step, +20, -10 for a wrong stop."
         return text, ["south", "north", "east", "west", "pickup", "dropoff"], []
     return "", [f"action {action}" for action in range(env.action_space.n)], []
 
@@ -473,9 +468,8 @@ def show_map(rows: Sequence[str], texts: Sequence[str]) -> None:
     """Print the map, with a state's text wherever there is something to decide."""
     for y, row in enumerate(rows):
         for x, letter in enumerate(row):
-            print(
-                f"{letter if letter in 'HCG' else texts[y * len(row) + x]:>7}", end=""
-            )
+            text = letter if letter in "HCG" else texts[y * len(row) + x]
+            print(f"{text:>7}", end="")
         print()
 
 
@@ -491,7 +485,8 @@ def printable(pretty: str, plain: str) -> str:
 def show_world(env: Env, model: Mapping[str, Any]) -> None:
     """Print what the game is, how many states and actions it has, and its map."""
     text, names, rows = about_game(env)
-    print(f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}\n{text}")
+    print(f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}".rstrip())
+    print(text)
     print(f"{env.observation_space.n} states, {len(names)} actions: {', '.join(names)}")
     show_map(rows, "".join(rows))
 
@@ -550,9 +545,7 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     print(f"Largest difference of a cell: {max(gaps):.1e}")
     print(f"{sum(gap < 5e-9 for gap in gaps)} of {len(gaps)} cells agree to 8 decimals")
     print(f"The exact table scores {mean:.2f} +/- {std:.2f} in the same episodes")
-    print(
-        f"Exact mean return within {steps} steps (on a lake: success rate): {own:.4f}"
-    )
+    print(f"Exact mean return in {steps} steps (on a lake: success rate): {own:.4f}")
     print(f"Best possible, the optimum that no policy can beat: {best:.4f}")
 
 
@@ -574,10 +567,9 @@ def add_recipe(parser: argparse.ArgumentParser, **more: Any) -> None:
     parser.add_argument("recipe", choices=RECIPES, help="the game to learn", **more)
     for name, (kind, _, wanted) in LIMITS.items():
         if name != "n_eval_episodes":
-            option = "--" + name.replace("n_training_", "").replace("_", "-")
             number = int if kind is Integral else float
             parser.add_argument(
-                option, dest=name, type=number, metavar="N", help=wanted
+                option(name), dest=name, type=number, metavar="N", help=wanted
             )
 
 
@@ -601,13 +593,11 @@ def tell_story(recipe: Mapping[str, Any]) -> None:
     goals: list[tuple[int, list[float]]] = []  # (episode, V) of the first at the goal
     total_steps = 0
 
-    def on_episode(
-        episode: int, epsilon: float, steps: int, total_reward: float
-    ) -> None:
+    def on_episode(episode: int, epsilon: float, steps: int, G: float) -> None:
         nonlocal total_steps
         total_steps += steps
-        history.append((epsilon, total_reward))
-        if total_reward > 0 and len(goals) < 30:
+        history.append((epsilon, G))
+        if G > 0 and len(goals) < 30:
             goals.append((episode, [max(row) for row in Qtable]))
 
     show_world(env, recipe)

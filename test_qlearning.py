@@ -1550,7 +1550,7 @@ def test_an_array_assembled_by_hand_is_read():
         ({"env_id": "NoSuchGame-v0"}, "has no game"),
         (
             {"env_kwargs": {"render_mode": "human"}},
-            "with arguments ['render_mode']",
+            "cannot be made with ['render_mode']",
         ),
         ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "too large for its table"),
         ({"env_kwargs": {"map_name": "9x9"}}, "cannot be made"),
@@ -2037,7 +2037,7 @@ def test_tokens_that_do_not_do(hub, tmp_path, capsys):
         push(tmp_path, token="hf_wrong")
     hub.role = "read"
     with pytest.raises(
-        PermissionError, match="can only read: create one with the write role"
+        PermissionError, match="can only read: make one with the write role"
     ):
         push(tmp_path)
     (tmp_path / "hf" / "token").unlink()
