@@ -399,7 +399,7 @@ RECIPES = {
     | {"n_training_episodes": 25_000, "min_learning_rate": 0.005, "decay_rate": 0.0003},
     # Without luck, one look tells the whole truth: alpha = 1 believes it at once.
     "taxi-exact": TAXI
-    | {"n_training_episodes": 10_000, "learning_rate": 1.0, "decay_rate": 0.0005},
+    | {"n_training_episodes": 10_000, "learning_rate": 1.0, "decay_rate": 0.0003},
     "cliffwalking": LAKE
     | {"env_id": "CliffWalking-v1", "env_kwargs": {}, "n_training_episodes": 500}
     | {"learning_rate": 0.5, "gamma": 0.99, "decay_rate": 0.01},
@@ -487,7 +487,8 @@ def show_world(env: Env, model: Mapping[str, Any]) -> None:
     text, names, rows = about_game(env)
     print(f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}".rstrip())
     print(text)
-    print(f"{env.observation_space.n} states, {len(names)} actions: {', '.join(names)}")
+    numbered = ", ".join(f"{action} {name}" for action, name in enumerate(names))
+    print(f"{env.observation_space.n} states, {len(names)} actions: {numbered}\n")
     show_map(rows, "".join(rows))
 
 

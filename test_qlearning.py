@@ -841,7 +841,7 @@ def test_story_tells_it_all_in_order(story):
         "THE WORLD", "LEARNING", *["HOW VALUE SPREADS"] * 4,
         "THE Q-TABLE", "THE POLICY", "THE SCORE", "THE PROOF",
     ]  # fmt: skip
-    assert "16 states, 4 actions: LEFT, DOWN, RIGHT, UP" in lines
+    assert "16 states, 4 actions: 0 LEFT, 1 DOWN, 2 RIGHT, 3 UP" in lines
     assert "Mean_reward=1.00 +/- 0.00" in lines
     assert "64 of 64 cells agree to 8 decimals" in lines
     assert "One episode: DOWN DOWN RIGHT DOWN RIGHT RIGHT. Its return is 1." in lines
@@ -1449,7 +1449,7 @@ ATTACKS = {
     "array of many empty rows": (model_with(array(pair(2**30, 0), b"")), "larger than any"),
     "array of other size": (model_with(array(pair(16, 4), bytes(64))), "damaged"),
     "array of objects": (model_with(array(pair(2, 4), bytes(64), "O8")), "damaged"),
-    "array of strange order": (model_with(array(pair(2, 4), bytes(64), order="@")), "unknown numbers"),
+    "array of strange order": (model_with(array(pair(2, 4), bytes(64), order="@")), "damaged"),
     "three dimensions": (
         model_with(array(op("NONE") + pair(2, 2)[:-1] + op("TUPLE3"), bytes(64))), ""
     ),
@@ -1638,7 +1638,7 @@ def test_result_is_mean_minus_deviation(tmp_path):
     results = read_json(tmp_path / "results.json")
     assert round(results["result"], 3) == 4.853
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| 7.56 +/- 2.71 |" in card and "likewise | 7.9300 |" in card
+    assert card.count("| 7.56 +/- 2.71 |") == 2 and "likewise | 7.9300 |" in card
     assert metadata_load(tmp_path / "README.md")["tags"][0] == "Taxi-v3"
 
 
@@ -1660,7 +1660,7 @@ def test_card_tells_what_a_reader_needs(package):
     assert "make_env('FrozenLake-v1', map_name='4x4', is_slippery=False)" in card
     for line in ("| learning_rate | 0.7 |", "| gamma | 0.95 |", "| seed | 0 |"):
         assert line in card
-    assert "| best possible for any policy, likewise | 1.0000 |" in card
+    assert "| exact mean of the best possible policy, likewise | 1.0000 |" in card
     assert "```sh\npython hub_utils.py package frozenlake\n```" in card
 
 
