@@ -83,6 +83,7 @@ def record_video(
     has_screen = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}
     if sys.platform == "linux" and not has_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL asks for a screen
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # and for a sound card
     with arriving_whole(path) as unfinished:
         film: Any
         with imageio.get_writer(unfinished, **options) as film:
@@ -633,8 +634,10 @@ def how_to_reproduce(model: Model) -> str:
 
 # ------------------ Push and load: the Hub --------------------------------------------
 # huggingface_hub speaks through requests, httpx or httpx2, by its version; its own error
-# class tells whose errors to expect.
-NETWORK_ERRORS: tuple[Any, ...] = (HfHubHTTPError.__bases__[0], OSError)
+# class tells whose errors to expect. RuntimeError is what some of its versions end in
+# when they try again on a connection that they have closed.
+NETWORK_ERRORS: tuple[Any, ...]
+NETWORK_ERRORS = (HfHubHTTPError.__bases__[0], OSError, RuntimeError)
 
 
 @contextlib.contextmanager
