@@ -592,8 +592,8 @@ def best_scores(model: Model, env: Env) -> str:
     steps, n_eval_episodes = model["max_steps"], model["n_eval_episodes"]
     answer = qlearning.value_iteration(env, model["gamma"])
     mean, std = qlearning.evaluate_model(env, model | {"qtable": answer})
-    own = qlearning.exact_return(env, steps, model["qtable"])
-    best = qlearning.exact_return(env, steps)
+    own = qlearning.exact_score(env, steps, model["qtable"])
+    best = qlearning.exact_score(env, steps)
     return (
         f"| the exact table (value iteration) in the same {n_eval_episodes} episodes "
         f"| {mean:.2f} +/- {std:.2f} |\n"
@@ -791,7 +791,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = qlearning.Parser(
         description="Film, package, push and load Q-learning agents."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="record|package|push|load"
+    )
     for name, text in {
         "record": "train a recipe and film an episode",
         "package": "train a recipe and build all that a push would upload",

@@ -9,6 +9,7 @@ Vocabulary (book: Sutton & Barto, 2nd ed.; course: Hugging Face Deep RL Course, 
     terminated       the game itself has ended: nothing follows, the future is worth 0
     truncated        a step limit cut the episode short: the future keeps its value
     return G         the rewards from now on, times gamma for each step of waiting
+    score            the same without gamma: what an episode's rewards add up to
     V[s]             value of a state: the return to expect from there
     Qtable[s][a]     value of an action in a state: a row of floats for each state
     learning_rate    alpha, the share of the TD error that one update corrects
@@ -150,7 +151,7 @@ def greedy_policy(Qtable: Sequence[Row], state: int) -> int:
 def epsilon_greedy_policy(
     Qtable: QTable, state: int, epsilon: float, rng: random.Random | ModuleType = random
 ) -> int:
-    """With probability epsilon any action, else a best one. [book, 2.2]
+    """With probability epsilon any action (a best one among them), else a best one. [2.2]
 
     Equal best values are broken at random: whoever always takes the first of them walks
     into the same wall for ever, as long as nothing is known.
@@ -239,10 +240,8 @@ def train(
             action = epsilon_greedy_policy(Qtable, state, epsilon, rng)
             # Step 3: take it and observe
             new_state, reward, terminated, truncated, _ = env.step(action)
-            reward = float(
-                reward
-            )  # one NumPy reward would turn the whole table NumPy's
-            # Step 4: update Q(s,a); a truncated episode still has a future, so no `or`
+            reward = float(reward)  # NumPy's numbers would spread in the table
+            # Step 4: update Q(s,a); where it was only truncated, a future remains
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
             )
@@ -260,7 +259,10 @@ def train(
 def rollout(
     env: Env, Qtable: Sequence[Row], max_steps: int, seed: int | None = None
 ) -> Iterator[tuple[int | None, float, int]]:
-    """One greedy episode: (None, 0.0, start), then each (action, reward, new_state)."""
+    """One greedy episode: (None, 0.0, start), then each (action, reward, new_state).
+
+    The start comes first so that a film can begin before the first move.
+    """
     state, _ = env.reset(seed=seed)
     yield None, 0.0, int(state)
     for _ in range(max_steps):
@@ -278,7 +280,7 @@ def evaluate_agent(
     Q: Sequence[Row],
     seed: Sequence[int],
 ) -> tuple[float, float]:
-    """Mean and (population) standard deviation of the greedy policy's returns. [course]
+    """Mean and (population) standard deviation of the greedy policy's scores. [course]
 
     `seed` holds one reset seed for each episode, or nothing.
     """
@@ -287,8 +289,8 @@ def evaluate_agent(
     check_seeds(seed, n_eval_episodes)
     seeds = seed[:n_eval_episodes] if len(seed) else [None] * n_eval_episodes
     episodes = (rollout(env, Q, max_steps, reset_seed) for reset_seed in seeds)
-    returns = [sum(reward for _, reward, _ in episode) for episode in episodes]
-    return statistics.fmean(returns), statistics.pstdev(returns)
+    scores = [sum(reward for _, reward, _ in episode) for episode in episodes]
+    return statistics.fmean(scores), statistics.pstdev(scores)
 
 
 # ------------------ Checks: one clear sentence, before anything is changed ------------
@@ -431,12 +433,11 @@ def evaluate_model(env: Env, model: Mapping[str, Any]) -> tuple[float, float]:
     return evaluate_agent(env, steps, episodes, model["qtable"], model["eval_seed"])
 
 
-def exact_return(
-    env: Env, max_steps: int, Qtable: Sequence[Row] | None = None
-) -> float:
-    """The expected return within max_steps, computed from the rules instead of sampled.
+def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -> float:
+    """The expected score within max_steps, computed from the rules and not sampled.
 
-    Of the table's greedy policy, or without a table of the best play there can be.
+    Of the table's greedy policy; without a table, of the best play there can be, which
+    may also look at how many steps are left.
     """
     V = [0.0] * len(env.unwrapped.P)
     for _ in range(max_steps):  # from the last step backwards
@@ -451,7 +452,7 @@ def about_game(env: Env) -> tuple[str, list[str], list[str]]:
     """What the game is, its actions, and its map: a letter for each state, or no rows."""
     game = type(env.unwrapped).__name__
     if game == "FrozenLakeEnv":
-        text = "Walk from S over frozen F to G; holes H are the end. Reward: 1 at G."
+        text = "Walk from S over frozen F to G; holes H are the end. Reward: 1 at G, else 0."
         rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
         return text, ["LEFT", "DOWN", "RIGHT", "UP"], rows
     if game == "CliffWalkingEnv":
@@ -488,17 +489,19 @@ def show_world(env: Env, model: Mapping[str, Any]) -> None:
     print(f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}".rstrip())
     print(text)
     numbered = ", ".join(f"{action} {name}" for action, name in enumerate(names))
-    print(f"{env.observation_space.n} states, {len(names)} actions: {numbered}\n")
+    print(f"{env.observation_space.n} states, {len(names)} actions: {numbered}")
+    if rows:
+        print("The states are numbered row by row, from 0 at the top left.\n")
     show_map(rows, "".join(rows))
 
 
 def show_learning(history: Sequence[tuple[float, float]]) -> None:
-    """Print in ten lines how each episode's (epsilon, return) went."""
+    """Print in ten lines how the (epsilon, score) of the episodes went."""
     size = math.ceil(len(history) / 10)
     parts = [history[start : start + size] for start in range(0, len(history), size)]
     means = [statistics.fmean(G for _, G in part) for part in parts]
     low, high = min(0, *means), max(0, *means)
-    print("episodes  epsilon  mean return since the line above")
+    print("episodes  epsilon  mean score since the line above, exploring included")
     for i, (part, mean) in enumerate(zip(parts, means)):
         bar = printable("█", "#") * round(40 * (mean - low) / (high - low or 1))
         print(f"{i * size + len(part):>8}{part[-1][0]:>9.3f}{mean:>8.2f}  {bar}")
@@ -509,44 +512,55 @@ def show_agent(env: Env, model: Mapping[str, Any]) -> None:
     Qtable, max_steps = model["qtable"], model["max_steps"]
     _, names, rows = about_game(env)
     mean, std = evaluate_model(env, model)
-    episode = list(rollout(env, Qtable, max_steps, seed=(*model["eval_seed"], 0)[0]))
+    seed = next(iter(model["eval_seed"]), 0)
+    episode = list(rollout(env, Qtable, max_steps, seed))
 
-    print("\nTHE Q-TABLE (* the greedy action; . a state of which nothing is known)")
+    print("\nTHE Q-TABLE: * the greedy action, . a state of which nothing is known")
+    if not rows:
+        print("(the first states of the episode below)")
     print("  state" + "".join(f"{name:>10} " for name in names))
     for state in range(len(Qtable)) if rows else [state for _, _, state in episode[:6]]:
         best = greedy_policy(Qtable, state)
-        cells = (f"{q:>10.4f}{' *'[a == best]}" for a, q in enumerate(Qtable[state]))
+        cells = [f"{q:>10.4f}" for q in Qtable[state]]
+        cells = [text + ("*" if a == best else " ") for a, text in enumerate(cells)]
         print(f"{state:>7}" + ("".join(cells) if any(Qtable[state]) else "         ."))
 
-    print("\nTHE POLICY (the greedy actions; on a map also the value of the state)")
+    print("\nTHE POLICY: the greedy actions" + (", with V(s)" if rows else ""))
     arrows = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], printable("←↓→↑", "<v>^")))
     signs = [arrows.get(names[argmax(row)], "") if any(row) else "." for row in Qtable]
     values = [f"{max(row):.3g}" if any(row) else "" for row in Qtable]
     show_map(rows, [sign + value for sign, value in zip(signs, values)])
     told = " ".join(names[action] for action, _, _ in episode if action is not None)
-    total = sum(reward for _, reward, _ in episode)
-    print(textwrap.fill(f"One episode: {told}. Its return is {total:g}.", 79))
+    score = sum(reward for _, reward, _ in episode)
+    print(textwrap.fill(f"One episode: {told}. Its score is {score:g}.", 79))
 
-    print(f"\nTHE SCORE ({model['n_eval_episodes']} greedy episodes)")
+    episodes = model["n_eval_episodes"]
+    print(f"\nTHE SCORE: {episodes} greedy episodes, mean +/- standard deviation")
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}")
     if "pickup" in names:
-        print(f"mean - std = {mean - std:.2f} (the course passes 4.5 and more)")
+        print(f"mean - std = {mean - std:.2f} (4.5 or more passes the course)")
     if hasattr(env.unwrapped, "P"):
         show_proof(env, model)
 
 
 def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     """Print the exact answers, solved from the game's own rules, beside the learned."""
-    exact, steps = value_iteration(env, model["gamma"]), model["max_steps"]
-    both = [pair for rows in zip(model["qtable"], exact) for pair in zip(*rows)]
+    Qtable, steps = model["qtable"], model["max_steps"]
+    exact = value_iteration(env, model["gamma"])
+    known = [state for state, row in enumerate(Qtable) if any(row)]
+    right = sum(exact[s][argmax(Qtable[s])] > max(exact[s]) - 1e-9 for s in known)
+    both = [pair for rows in zip(Qtable, exact) for pair in zip(*rows)]
     gaps = [abs(learned - answer) for learned, answer in both]
     mean, std = evaluate_model(env, {**model, "qtable": exact})
-    own, best = exact_return(env, steps, model["qtable"]), exact_return(env, steps)
-    print("\nTHE PROOF (the exact table, by value iteration from the game's own rules)")
+    own, best = exact_score(env, steps, Qtable), exact_score(env, steps)
+    print(
+        "\nTHE PROOF: beside the exact table, by value iteration from the game's rules"
+    )
     print(f"Largest difference of a cell: {max(gaps):.1e}")
     print(f"{sum(gap < 5e-9 for gap in gaps)} of {len(gaps)} cells agree to 8 decimals")
+    print(f"The greedy action is a best one in {right} of {len(known)} known states")
     print(f"The exact table scores {mean:.2f} +/- {std:.2f} in the same episodes")
-    print(f"Exact mean return in {steps} steps (on a lake: success rate): {own:.4f}")
+    print(f"Exact mean score within {steps} steps (on a lake: success rate): {own:.4f}")
     print(f"Best possible, the optimum that no policy can beat: {best:.4f}")
 
 
@@ -582,7 +596,10 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: Any) -> dict[str, Any]:
     try:
         check_numbers(recipe)
     except ValueError as error:
-        parser.error(str(error))
+        text = str(error)
+        for name in sorted(LIMITS, key=len, reverse=True):
+            text = text.replace(name, option(name))
+        parser.error(text)
     return recipe
 
 
@@ -591,7 +608,7 @@ def tell_story(recipe: Mapping[str, Any]) -> None:
     env = make_env(recipe["env_id"], **recipe["env_kwargs"])
     Qtable = initialize_q_table(env.observation_space.n, env.action_space.n)
     history: list[tuple[float, float]] = []
-    goals: list[tuple[int, list[float]]] = []  # (episode, V) of the first at the goal
+    goals: list[tuple[int, list[float]]] = []  # (episode, V) when the goal was reached
     total_steps = 0
 
     def on_episode(episode: int, epsilon: float, steps: int, G: float) -> None:
@@ -612,17 +629,22 @@ def tell_story(recipe: Mapping[str, Any]) -> None:
     rows = about_game(env)[2]
     for times in (1, 3, 10, 30) if rows else ():
         for episode, V in goals[times - 1 : times]:
-            print(f"\nHOW VALUE SPREADS: V(s) after goal {times}, in episode {episode}")
+            print(
+                f"\nHOW VALUE SPREADS: V(s) in episode {episode}, the goal reached {times}x"
+            )
             show_map(rows, [f"{value:.3g}" if value else "." for value in V])
 
     show_agent(env, {**recipe, "qtable": Qtable})
     print(f"\n{total_steps:,} environment steps in {seconds:.1f} seconds.")
-    print("Next: try --learning-rate 0.1, --gamma 0.5 or another game, see --list")
+    print("Next: another game (see --list) or other numbers (see --help).")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 130 after Ctrl-C."""
-    parser = Parser(description="Learn a game by tabular Q-learning, and show how.")
+    parser = Parser(
+        description="Learn a game by tabular Q-learning, and show how it went. "
+        "A recipe is a game with all its numbers; the options replace some of them."
+    )
     add_recipe(parser, nargs="?", default="frozenlake")
     parser.add_argument("--list", action="store_true", help="list the recipes and exit")
     args = parser.parse_args(argv)

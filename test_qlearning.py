@@ -54,7 +54,7 @@ from qlearning import (
     discounted_return,
     epsilon_greedy_policy,
     evaluate_agent,
-    exact_return,
+    exact_score,
     exponential_decay,
     greedy_policy,
     initialize_q_table,
@@ -157,9 +157,11 @@ COMMANDS = [
     if language == "sh"
     for line in code.splitlines()
 ]
-# Each row of the exercises: `what stands there` | `the bug` | `the test that turns red`
+# The exercises: | # | bug | `what stands there` | `the bug` | `test that turns red` | score |
 BUGS = re.findall(
-    r"^\| \d .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \|$", README, re.MULTILINE
+    r"^\| \d .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \| (.*?) \|$",
+    README,
+    re.MULTILINE,
 )
 
 
@@ -170,14 +172,16 @@ def run_python(code, folder):
 
 
 def run_with_bug(bug, folder):
-    """pytest's exit code and report for the one test that should see the bug."""
-    right, wrong, test = bug
+    """What pytest says of the one test that should see the bug, and Mean_reward with it."""
+    right, wrong, test, _ = bug
     path = copy_of_the_project(folder) / "qlearning.py"
     source = path.read_text(encoding="utf-8")
     path.write_text(source.replace(right, wrong), encoding="utf-8")
     only = f"test_qlearning.py::{test}"  # never -k: it could match the caller as well
-    done = command("-m", "pytest", "-q", "-p", "no:cacheprovider", only, cwd=folder)
-    return done.returncode, done.stdout, source.count(right)
+    tested = command("-m", "pytest", "-q", "-p", "no:cacheprovider", only, cwd=folder)
+    played = command("qlearning.py", cwd=folder)
+    scores = re.findall("^Mean_reward=(.*)$", played.stdout, re.MULTILINE)
+    return source.count(right), tested.returncode, tested.stdout, scores or ["an error"]
 
 
 def game(name):
@@ -605,7 +609,7 @@ def test_exact_answers_of_taxi():
     assert mean == pytest.approx(7.56, abs=1e-12)
     assert round(std, 4) == 2.7067
     assert round(mean - std, 3) == 4.853
-    assert exact_return(env, 99) == pytest.approx(7.93, abs=1e-9)
+    assert exact_score(env, 99) == pytest.approx(7.93, abs=1e-9)
 
 
 def success_rate(env, table, steps):
@@ -634,8 +638,8 @@ def success_rate(env, table, steps):
 def test_exact_success_rates(name, optimum, best_of_gamma):
     env = game(name)
     table = value_iteration(env, 0.99)
-    assert round(exact_return(env, 99), 4) == optimum
-    assert round(exact_return(env, 99, table), 4) == best_of_gamma
+    assert round(exact_score(env, 99), 4) == optimum
+    assert round(exact_score(env, 99, table), 4) == best_of_gamma
     assert round(success_rate(env, table, 99), 4) == best_of_gamma
 
 
@@ -844,7 +848,8 @@ def test_story_tells_it_all_in_order(story):
     assert "16 states, 4 actions: 0 LEFT, 1 DOWN, 2 RIGHT, 3 UP" in lines
     assert "Mean_reward=1.00 +/- 0.00" in lines
     assert "64 of 64 cells agree to 8 decimals" in lines
-    assert "One episode: DOWN DOWN RIGHT DOWN RIGHT RIGHT. Its return is 1." in lines
+    assert "The greedy action is a best one in 11 of 11 known states" in lines
+    assert "One episode: DOWN DOWN RIGHT DOWN RIGHT RIGHT. Its score is 1." in lines
     assert sum("█" in line for line in lines) == 10
     assert "66,091" in lines[-2] or "environment steps in" in lines[-2]
     assert "\x1b" not in story
@@ -882,9 +887,9 @@ def test_states_without_knowledge_are_no_arrows():
 def test_taxi_tells_an_episode_and_the_optimum():
     done = command("qlearning.py", "taxi", "--episodes", "1500")
     assert re.search(
-        r"One episode: .*pickup.*dropoff. Its return", done.stdout, re.DOTALL
+        r"One episode: .*pickup.*dropoff. Its score", done.stdout, re.DOTALL
     )
-    assert re.search(r"mean - std = .* 4\.5 ", done.stdout)
+    assert re.search(r"mean - std = .*4\.5 ", done.stdout)
     assert "scores 7.56 +/- 2.71" in done.stdout
     assert len(done.stdout.splitlines()) < 60
 
@@ -913,12 +918,15 @@ def test_list_and_help_name_every_recipe():
     ("options", "text"),
     [
         (["nosuchgame"], "cliffwalking"),
-        (["--gamma", "1.5"], "gamma must be a number from 0 to 1, not 1.5"),
-        (["--gamma", "nan"], "gamma must be a number from 0 to 1, not nan"),
-        (["--episodes", "0"], "n_training_episodes must be a whole number"),
+        (["--gamma", "1.5"], "--gamma must be a number from 0 to 1, not 1.5"),
+        (["--gamma", "nan"], "--gamma must be a number from 0 to 1, not nan"),
+        (["--episodes", "0"], "--episodes must be a whole number"),
         (["--episodes", "many"], "many"),
-        (["--learning-rate", "0"], "learning_rate"),
-        (["--min-epsilon", "0.5", "--max-epsilon", "0.2"], "min_epsilon 0.5 is above"),
+        (["--learning-rate", "0"], "--learning-rate must be"),
+        (
+            ["--min-epsilon", "0.5", "--max-epsilon", "0.2"],
+            "--min-epsilon 0.5 is above --max-epsilon 0.2",
+        ),
         (["--nonsense"], "--nonsense"),
     ],
 )
@@ -932,7 +940,7 @@ def test_a_wrong_call_is_one_line_on_stderr(options, text, capsys):
 
 def test_a_wrong_call_has_its_exit_code_and_no_traceback():
     done = command("qlearning.py", "--gamma", "7")
-    sentence = "qlearning.py: error: gamma must be a number from 0 to 1, not 7.0\n"
+    sentence = "qlearning.py: error: --gamma must be a number from 0 to 1, not 7.0\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
 
 
@@ -2165,7 +2173,7 @@ def test_hub_command_line_films(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ("", 2, "COMMAND"),
+        ("", 2, "record|package|push|load"),
         ("package nosuchgame", 2, "cliffwalking"),
         ("package taxi --gamma 7", 2, "gamma must be"),
         ("push taxi", 2, "--repo-id"),
@@ -2177,7 +2185,7 @@ def test_hub_command_line_films(tmp_path):
         (
             "package frozenlake --episodes 1000000000000000000000",
             2,
-            "n_training_episodes must be",
+            "--episodes must be",
         ),
         ("record frozenlake film.avi", 1, ".mp4 or .gif"),
         ("record frozenlake film.gif --fps 0", 1, "fps"),
@@ -2279,11 +2287,11 @@ def test_readme_results_are_what_was_measured(background, name):
 
 @pytest.mark.parametrize("bug", BUGS, ids=range(len(BUGS)))
 def test_every_bug_of_the_exercises_turns_its_test_red(background, bug):
-    code, report, places = background[bug].result()
+    _, _, test, score = bug
+    places, code, report, scores = background[bug].result()
     assert places == 1
-    assert code == 1 and re.search(r"^FAILED .*::" + bug[2], report, re.MULTILINE), (
-        report
-    )
+    assert code == 1 and re.search(rf"^FAILED .*::{test}", report, re.MULTILINE), report
+    assert scores == [score]
 
 
 def test_there_are_nine_bugs():
@@ -2414,12 +2422,12 @@ def results_row(name, runs):
         alpha += f" to {recipe['min_learning_rate']}"
     table, steps = runs[0]
     mean, std = qlearning.evaluate_model(env, recipe | {"qtable": table})
-    returns = [exact_return(env, recipe["max_steps"], table) for table, _ in runs]
+    returns = [exact_score(env, recipe["max_steps"], table) for table, _ in runs]
     return [
         f"`{name}`", f"{recipe['n_training_episodes']:,}", alpha, f"{recipe['gamma']}",
         f"{recipe['decay_rate']}", f"{steps:,}", f"{mean:.2f} +/- {std:.2f}",
         f"{returns[0]:.4f}", f"{min(returns):.4f}", f"{statistics.fmean(returns):.4f}",
-        f"{exact_return(env, recipe['max_steps']):.4f}",
+        f"{exact_score(env, recipe['max_steps']):.4f}",
     ]  # fmt: skip
 
 
