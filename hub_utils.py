@@ -19,7 +19,6 @@ import os
 import pickle
 import pickletools
 import platform
-import signal
 import struct
 import sys
 import tempfile
@@ -80,6 +79,7 @@ def record_video(
     check_numbers({"max_steps": max_steps, "seed": seed})
     check_table(env, Qtable)
     options = video_options(path, fps, env.render_mode)
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # SDL would swallow SIGTERM
     has_screen = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}
     if sys.platform == "linux" and not has_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL asks for a screen
@@ -130,6 +130,7 @@ def arriving_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
         unfinished = Path(folder, path.name)
+        unfinished.touch()  # a name that cannot be is found out here
         yield unfinished
         os.replace(unfinished, path)
 
@@ -141,7 +142,7 @@ def arriving_whole(path: Path) -> Iterator[Path]:
 # delete your files. Here is that machine without its hands: an import leaves only a name
 # on the stack, a call only a note of who would be called with what. The nine names that
 # NumPy's arrays are made of are then read for what they mean; any other is refused.
-MAX_BYTES, MAX_INSTRUCTIONS, MAX_VALUES = 10_000_000, 600_000, 500_000
+MAX_BYTES, MAX_INSTRUCTIONS, MAX_VALUES = 10_000_000, 550_000, 400_000
 MAX_CALLS, MAX_MARKS, MAX_KEY = 10_000, 50, 100
 NUMPY_NAMES = {"numpy.dtype", "numpy.ndarray", "_codecs.encode"} | {
     f"numpy.{core}.{name}"  # core: NumPy 1; _core: NumPy 2
@@ -346,7 +347,7 @@ def checked_model(model: Any) -> Model:
 
 def short(error: Exception) -> str:
     """What an error says, fit for a terminal whatever a stranger's file put into it."""
-    return "".join(c if c.isprintable() else "?" for c in str(error)[:200])
+    return "".join(c if c.isprintable() else "?" for c in str(error)[:300])
 
 
 def save_model(model: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -397,14 +398,14 @@ def make_env_from_model(
     if env_id not in gym.registry and not same_games:
         raise ValueError(f"this Gymnasium has no game {env_id[:80]!r}")
     if unknown := arguments.keys() - GAME_ARGUMENTS:
-        raise ValueError(f"{env_id} cannot be made with {sorted(unknown)}")
+        raise ValueError(f"{env_id} cannot be made with {str(sorted(unknown))[:200]}")
     try:
         letters = "".join(arguments.get("desc") or "")
         table_cells = len(model["qtable"]) * len(model["qtable"][0])
-        if not set(letters) <= set("SFHG") or 4 * len(letters) > table_cells:
-            raise ValueError(
-                "its map is not of S, F, H and G, or too large for its table"
-            )
+        if letters and set(letters) | {"S"} != set(letters) & set("SFHG"):
+            raise ValueError("a map is made of S, F, H and G, and has an S")
+        if 4 * len(letters) > table_cells:
+            raise ValueError("its map is too large for its table")
         env = make_env(env_id, render_mode=render_mode, **arguments)
     except UNMAKEABLE as error:
         raise ValueError(f"{env_id} cannot be made: {short(error)}") from error
@@ -758,10 +759,9 @@ def carry_out(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
         model = {**RECIPES["frozenlake"], **model, "env_kwargs": game_arguments(model)}
         check_numbers({name: model[name] for name in LIMITS if name != "seed"})
         qlearning.check_seeds(model["eval_seed"], model["n_eval_episodes"])
-        if max(model["max_steps"], model["n_eval_episodes"]) > 10_000:
-            raise ValueError(
-                "the evaluation that this model asks for would take too long"
-            )
+        cells = len(model["qtable"]) * len(model["qtable"][0])
+        if model["max_steps"] * (model["n_eval_episodes"] + cells) > 1_000_000:
+            raise ValueError("to evaluate and prove this model would take too long")
         env = make_env_from_model(model)
         qlearning.show_world(env, model)
         qlearning.show_agent(env, model)
@@ -821,15 +821,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {short(error)}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    if hasattr(
-        signal, "SIGPIPE"
-    ):  # let `python hub_utils.py ... | head` end in silence
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

@@ -354,6 +354,10 @@ def check_table(env: Env, Qtable: Sequence[Row]) -> None:
     lists = [id(row) for row in Qtable if isinstance(row, list)]
     if len(set(lists)) < len(lists):
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
+    if not all(
+        isinstance(q, Real) and not math.isnan(q) for row in Qtable for q in row
+    ):
+        raise ValueError("the Q-table has a cell that is not a number")
 
 
 # ------------------ The games, with all their hyperparameters -------------------------
@@ -442,7 +446,10 @@ def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -
     V = [0.0] * len(env.unwrapped.P)
     for _ in range(max_steps):  # from the last step backwards
         Q = bellman_backup(env.unwrapped.P, V, gamma=1)
+        old_V = V
         V = [row[argmax(Qtable[s])] if Qtable else max(row) for s, row in enumerate(Q)]
+        if V == old_V:  # then more steps change nothing
+            break
     starts = enumerate(env.unwrapped.initial_state_distrib)
     return sum(float(probability) * V[state] for state, probability in starts)
 

@@ -782,6 +782,12 @@ def test_what_is_no_table_is_refused(table):
         train(**arguments(Qtable=table))
 
 
+@pytest.mark.parametrize("cell", [None, "1", NAN])
+def test_cells_that_are_no_numbers_are_refused(cell):
+    with pytest.raises(ValueError, match="a cell that is not a number"):
+        train(**arguments(Qtable=[[0.0, cell], [0.0, 0.0], [0.0, 0.0]]))
+
+
 def test_rows_that_are_one_and_the_same_list_are_refused():
     with pytest.raises(ValueError, match="repeats"):
         train(**arguments(Qtable=[[0.0] * 2] * 3))
@@ -1164,6 +1170,13 @@ def test_a_film_that_breaks_leaves_the_old_one(tmp_path):
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
 
 
+def test_a_name_that_cannot_be_leaves_nothing(tmp_path):
+    for ending in (".gif", ".mp4"):
+        with pytest.raises(OSError):
+            record_video(filmed(), GOOD_TABLE, tmp_path / ("a" * 300 + ending))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_renderer_is_said(tmp_path):
     class Bare(Odd):
         def render(self):
@@ -1434,7 +1447,7 @@ ATTACKS = {
     "huge long": (op("LONG4", struct.pack("<i", 9_000_000)) + b"\x7f" * 9_000_000 + op("STOP"), "a int"),
     "many digits": (op("INT", b"9" * 5_000_000 + b"\n") + op("STOP"), ""),
     "memo bomb": (
-        b"".join(op("NONE") + op("LONG_BINPUT", struct.pack("<I", i)) for i in range(290_000))
+        b"".join(op("NONE") + op("LONG_BINPUT", struct.pack("<I", i)) for i in range(270_000))
         + op("STOP"),
         "not a model",
     ),
@@ -1565,7 +1578,9 @@ def test_an_array_assembled_by_hand_is_read():
         ({"env_kwargs": {"map_name": "4x4"}}, "needs 16 x 4"),
         ({"env_kwargs": ["desc"]}, "no dictionary"),
         ({"env_kwargs": {"desc": 5}}, "cannot be made"),
-        ({"env_kwargs": {"desc": ["S\x1b\r"]}}, "not of S, F, H and G"),
+        ({"env_kwargs": {"desc": ["FFF"]}}, "has an S"),
+        ({"env_kwargs": {f"k{i:090}": 1 for i in range(9000)}}, "cannot be made with"),
+        ({"env_kwargs": {"desc": ["S\x1b\r"]}}, "made of S, F, H and G"),
         ({"env_kwargs": {"map_name": ["x" * 9000] * 300}}, "cannot be made"),
         ({"env_id": "GymV21Environment-v0", "env_kwargs": {}}, "cannot be made"),
         ({"env_id": "CartPole-v1", "env_kwargs": {}}, "Discrete"),
