@@ -402,7 +402,7 @@ def make_env_from_model(
     try:
         letters = "".join(arguments.get("desc") or "")
         table_cells = len(model["qtable"]) * len(model["qtable"][0])
-        if letters and set(letters) | {"S"} != set(letters) & set("SFHG"):
+        if letters and not {"S"} <= set(letters) <= set("SFHG"):
             raise ValueError("a map is made of S, F, H and G, and has an S")
         if 4 * len(letters) > table_cells:
             raise ValueError("its map is too large for its table")
@@ -427,7 +427,7 @@ The game is made by `{call}`.
 
 ## Score
 
-| | return |
+| | score |
 |---|---|
 | mean +/- standard deviation over {n_eval_episodes} episodes | {score} |
 {best}
@@ -526,7 +526,7 @@ def build_package(
             new / "replay.mp4",
             video_fps,
             max_steps=plain["max_steps"],
-            seed=next(iter(plain["eval_seed"]), 0),
+            seed=qlearning.shown_seed(plain),
         )
         write_json(new / "params.json", hyperparameters | {"versions": versions})
         write_json(new / "results.json", results)
@@ -773,8 +773,7 @@ def carry_out(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
         check_access(args.repo_id)
     env, model = train_agent(recipe)
     if args.command == "record":
-        seed = next(iter(model["eval_seed"]), 0)
-        steps = model["max_steps"]
+        seed, steps = qlearning.shown_seed(model), model["max_steps"]
         path = record_video(
             env, model["qtable"], args.file, args.fps, max_steps=steps, seed=seed
         )

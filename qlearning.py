@@ -437,6 +437,11 @@ def evaluate_model(env: Env, model: Mapping[str, Any]) -> tuple[float, float]:
     return evaluate_agent(env, steps, episodes, model["qtable"], model["eval_seed"])
 
 
+def shown_seed(model: Mapping[str, Any]) -> int:
+    """The reset seed of the episode that is told or filmed: the first one evaluated."""
+    return int(next(iter(model["eval_seed"]), 0))
+
+
 def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -> float:
     """The expected score within max_steps, computed from the rules and not sampled.
 
@@ -447,7 +452,10 @@ def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -
     for _ in range(max_steps):  # from the last step backwards
         Q = bellman_backup(env.unwrapped.P, V, gamma=1)
         old_V = V
-        V = [row[argmax(Qtable[s])] if Qtable else max(row) for s, row in enumerate(Q)]
+        if Qtable is None:
+            V = [max(row) for row in Q]
+        else:
+            V = [row[greedy_policy(Qtable, state)] for state, row in enumerate(Q)]
         if V == old_V:  # then more steps change nothing
             break
     starts = enumerate(env.unwrapped.initial_state_distrib)
@@ -519,8 +527,7 @@ def show_agent(env: Env, model: Mapping[str, Any]) -> None:
     Qtable, max_steps = model["qtable"], model["max_steps"]
     _, names, rows = about_game(env)
     mean, std = evaluate_model(env, model)
-    seed = next(iter(model["eval_seed"]), 0)
-    episode = list(rollout(env, Qtable, max_steps, seed))
+    episode = list(rollout(env, Qtable, max_steps, shown_seed(model)))
 
     print("\nTHE Q-TABLE: * the greedy action, . a state of which nothing is known")
     if not rows:

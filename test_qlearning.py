@@ -709,9 +709,8 @@ NAN = float("nan")
     ],
 )
 def test_bad_numbers_are_named_before_anything_happens(name, value, error):
-    with pytest.raises(
-        error, match=f"{name} must be .*, not {re.escape(str(value))}|{value!r}"
-    ):
+    shown = str(value) if error is ValueError else repr(value)
+    with pytest.raises(error, match=rf"^{name} must be .*, not {re.escape(shown)}$"):
         train(**arguments(**{name: value}))
 
 
@@ -857,7 +856,7 @@ def test_story_tells_it_all_in_order(story):
     assert "The greedy action is a best one in 11 of 11 known states" in lines
     assert "One episode: DOWN DOWN RIGHT DOWN RIGHT RIGHT. Its score is 1." in lines
     assert sum("█" in line for line in lines) == 10
-    assert "66,091" in lines[-2] or "environment steps in" in lines[-2]
+    assert re.fullmatch(r"65,565 environment steps in [\d.]+ seconds\.", lines[-2])
     assert "\x1b" not in story
 
 
@@ -1553,7 +1552,7 @@ def test_all_attacks_together_stay_within_time_and_memory(tmp_path):
     done = command("-c", code, *map(str, sorted(tmp_path.iterdir())))
     *times, memory = done.stdout.splitlines()
     assert len(times) == len(ATTACKS)
-    assert max(times) < "2", max(times)
+    assert max(float(line.split()[0]) for line in times) < 2
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(memory) * unit < 200e6
 
