@@ -1,17 +1,19 @@
-"""Tabular Q-learning in plain Python. Down to `evaluate_agent` this is the complete
-algorithm; the rest only checks its input, names the games, draws, and reads options.
+"""Tabular Q-learning in plain Python: learn what every action is worth in every state.
 
     python qlearning.py            learn to cross a frozen lake, prove the result right
     python qlearning.py --list     the other games
 
-Vocabulary (book: Sutton & Barto, 2nd ed.; course: Hugging Face Deep RL Course, Unit 2)
+Down to "copy down to here" this is the complete algorithm, and it needs no package; all
+the rest only checks, names and shows it. [book]: Sutton & Barto, 2nd edition; [course]:
+Hugging Face Deep RL Course, Unit 2. The words, each with one meaning:
+
     state s, action a, reward r, new_state s'    one step of an episode
-    terminated       the game itself has ended: nothing follows, the future is worth 0
-    truncated        a step limit cut the episode short: the future keeps its value
-    return G         the rewards from now on, times gamma for each step of waiting
-    score            the same without gamma: what an episode's rewards add up to
+    terminated       the game itself is over: nothing follows, the future is worth 0
+    truncated        somebody cut the episode short: the future keeps its value
+    return G         the rewards to come, each times gamma once per step of waiting
+    score            the rewards of an episode just added up, without gamma
     V[s]             value of a state: the return to expect from there
-    Qtable[s][a]     value of an action in a state: a row of floats for each state
+    Qtable[s][a]     value of an action in a state; a row of numbers for each state
     learning_rate    alpha, the share of the TD error that one update corrects
     epsilon          the probability of a random action while learning
     TD target        r + gamma * (value of what follows);  TD error = target - estimate
@@ -19,35 +21,26 @@ Vocabulary (book: Sutton & Barto, 2nd ed.; course: Hugging Face Deep RL Course, 
 
 import argparse
 import functools
+import io
 import math
 import random
-import signal
 import statistics
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
-from types import ModuleType
+from operator import index
 from typing import Any, NoReturn
 
-import gymnasium as gym
-
-try:
-    from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
-except ImportError:  # a progress bar is a comfort; only gymnasium is a need
-
-    def tqdm(iterable: Any, **_: Any) -> Any:
-        return iterable
-
-
-Env = Any  # a gymnasium.Env, whose type does not tell that there are `n` states
+Env = Any  # a gymnasium.Env
 Row = Sequence[float]
 Values = list[float]
-QTable = list[Values]
+QTable = list[Values]  # a NumPy array works as well, in every function
+Step = tuple[int, int, float, int, bool]  # state, action, reward, new_state, terminated
 
 
-# ------------------ Before the algorithm: what is a state worth? ----------------------
+# ------------------ What is a state worth? --------------------------------------------
 def discounted_return(rewards: Row, gamma: float) -> float:
     """G = r1 + gamma r2 + gamma^2 r3 + ..., summed from the end. [book, eq. 3.8]
 
@@ -89,47 +82,20 @@ def td0_update(
     return V[state]
 
 
-def bellman_backup(P: Any, V: Row, gamma: float) -> QTable:
-    """Q(s,a) = the expected r + gamma V(s') over all that can happen. [eq. 4.6]
-
-    P[s][a] lists the outcomes as (probability, new_state, reward, terminated).
-    """
-
-    def expected(outcomes: Sequence[tuple[float, int, float, bool]]) -> float:
-        return sum(
-            p * (r + (0.0 if end else gamma * V[s])) for p, s, r, end in outcomes
-        )
-
-    return [[expected(P[s][a]) for a in range(len(P[s]))] for s in range(len(P))]
-
-
-def value_iteration(env: Env, gamma: float) -> QTable:
-    """The exact Q-table: the Bellman equation solved from the game's own rules. [4.4]
-
-    This is the answer key: a learner never sees the rules, `env.unwrapped.P`.
-    ValueError if there are none, or if the values never settle (at gamma = 1).
-    """
-    if not hasattr(env.unwrapped, "P"):
-        raise ValueError(f"{env} does not publish its rules as env.unwrapped.P")
-    V = [0.0] * len(env.unwrapped.P)
-    for _ in range(10_000):
-        Qtable = bellman_backup(env.unwrapped.P, V, gamma)
-        new_V = [max(row) for row in Qtable]
-        if max(abs(new - old) for new, old in zip(new_V, V)) < 1e-12:
-            return Qtable
-        V = new_V
-    raise ValueError(f"the values never settle at gamma={gamma}: take a smaller gamma")
-
-
 # ------------------ Step 1: initialize the Q-table ------------------------------------
-def initialize_q_table(state_space: int, action_space: int) -> QTable:
-    """A row of zeros for every state, with a column for every action.
+def initialize_q_table(
+    state_space: int, action_space: int, initial_value: float = 0.0
+) -> QTable:
+    """A row for every state, in it a value for every action. [section 2.6 on the start]
+
+    Zeros, or an optimistic value: then whatever was not tried yet looks best.
 
     >>> initialize_q_table(state_space=3, action_space=2)
     [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
     # A new list for each row: [[0.0] * 2] * 3 would be one row, seen three times.
-    return [[0.0 for _ in range(action_space)] for _ in range(state_space)]
+    value = float(initial_value)
+    return [[value for _ in range(action_space)] for _ in range(state_space)]
 
 
 # ------------------ Step 2: choose an action ------------------------------------------
@@ -140,7 +106,7 @@ def argmax(values: Row) -> int:
     >>> argmax([0.0, 0.95, 0.9025, 0.95])
     1
     """
-    return max(range(len(values)), key=lambda index: values[index])
+    return max(range(len(values)), key=lambda action: values[action])
 
 
 def greedy_policy(Qtable: Sequence[Row], state: int) -> int:
@@ -149,21 +115,21 @@ def greedy_policy(Qtable: Sequence[Row], state: int) -> int:
 
 
 def epsilon_greedy_policy(
-    Qtable: QTable, state: int, epsilon: float, rng: random.Random | ModuleType = random
+    Qtable: Sequence[Row], state: int, epsilon: float, rng: Any = random
 ) -> int:
-    """With probability epsilon any action (a best one among them), else a best one. [2.2]
+    """With probability epsilon any action, a best one among them; else a best one. [2.2]
 
     Equal best values are broken at random: whoever always takes the first of them walks
-    into the same wall for ever, as long as nothing is known.
+    into the same wall again and again, as long as nothing is known.
     """
-    row = Qtable[state]
     if rng.random() > epsilon:  # exploit
+        row = list(Qtable[state])  # a NumPy row could not count
         best = max(row)
         if row.count(best) == 1:
             return row.index(best)
         ties = [action for action, value in enumerate(row) if value == best]
         return ties[int(rng.random() * len(ties))]
-    return int(rng.random() * len(row))  # explore
+    return int(rng.random() * len(Qtable[state]))  # explore
 
 
 def exponential_decay(
@@ -177,7 +143,7 @@ def exponential_decay(
     return minimum + (maximum - minimum) * math.exp(-decay_rate * episode)
 
 
-# ------------------ Steps 3 and 4: take the action, observe, update Q(s,a) ------------
+# ------------------ Steps 3 and 4: act and observe, then update Q(s,a) ----------------
 def td_update(
     Qtable: QTable,
     state: int,
@@ -215,62 +181,69 @@ def train(
     seed: int | None = None,
     on_episode: Callable[[int, float, int, float], object] | None = None,
 ) -> QTable:
-    """The same Qtable, improved in place by Q-learning. [book, 6.5; course]
+    """The same Qtable, improved in place by Q-learning. [book, section 6.5; course]
 
-    `min_learning_rate` lets alpha decay by the formula of epsilon. The same `seed`
-    gives the same table, bit for bit. `on_episode(episode, epsilon, steps, total_reward)`
-    is called after each episode. Bad input raises ValueError or TypeError beforehand.
+    `min_learning_rate` lets alpha decay by the formula of epsilon; without it alpha
+    stays. The same `seed` gives the same table, bit for bit. After each episode comes
+    `on_episode(episode, epsilon, steps, score)`. ValueError names what cannot be.
     """
-    check_numbers(locals())  # at this point these are just the arguments, by name
+    if min_learning_rate is None:
+        min_learning_rate = learning_rate
     check_table(env, Qtable)
+    check_range("n_training_episodes", n_training_episodes, 1, 10**9)
+    check_range("max_steps", max_steps, 1, 10**9)
+    check_range("max_epsilon", max_epsilon, 0, 1)
+    check_range("min_epsilon", min_epsilon, 0, max_epsilon)
+    check_range("decay_rate", decay_rate, 0, 1000)
+    check_range("learning_rate", learning_rate, 1e-6, 1)
+    check_range("min_learning_rate", min_learning_rate, 1e-6, learning_rate)
+    check_range("gamma", gamma, 0, 1)
+    if not (on_episode is None or callable(on_episode)):
+        raise ValueError(f"on_episode must be a function, not {on_episode!r}")
     rng = random.Random(seed)
-    alpha = learning_rate
+    # float: NumPy's numbers would spread in the table, here and below
+    learning_rate, gamma = float(learning_rate), float(gamma)
+    min_learning_rate = float(min_learning_rate)
 
-    for episode in tqdm(range(n_training_episodes), unit=" episodes", disable=None):
+    for episode in progress_bar(range(n_training_episodes)):
         epsilon = exponential_decay(episode, min_epsilon, max_epsilon, decay_rate)
-        if min_learning_rate is not None:
-            low, high = min_learning_rate, learning_rate
-            alpha = exponential_decay(episode, low, high, decay_rate)
+        alpha = exponential_decay(episode, min_learning_rate, learning_rate, decay_rate)
         # Seeded once: the same seed at every reset would replay one and the same luck.
         state, _ = env.reset(seed=seed if episode == 0 else None)
-        total_reward = 0.0
+        score = 0.0
 
         for step in range(1, max_steps + 1):
             # Step 2: choose an action
             action = epsilon_greedy_policy(Qtable, state, epsilon, rng)
             # Step 3: take it and observe
             new_state, reward, terminated, truncated, _ = env.step(action)
-            reward = float(reward)  # NumPy's numbers would spread in the table
+            reward = float(reward)
             # Step 4: update Q(s,a); where it was only truncated, a future remains
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
             )
-            total_reward += reward
+            score += reward
             if terminated or truncated:
                 break
             state = new_state
 
         if on_episode is not None:
-            on_episode(episode, epsilon, step, total_reward)
+            on_episode(episode, epsilon, step, score)
     return Qtable
 
 
 # ------------------ Evaluation: the greedy policy plays, nothing is learned -----------
 def rollout(
-    env: Env, Qtable: Sequence[Row], max_steps: int, seed: int | None = None
-) -> Iterator[tuple[int | None, float, int]]:
-    """One greedy episode: (None, 0.0, start), then each (action, reward, new_state).
-
-    The start comes first so that a film can begin before the first move.
-    """
-    state, _ = env.reset(seed=seed)
-    yield None, 0.0, int(state)
+    env: Env, Qtable: Sequence[Row], state: int, max_steps: int
+) -> Iterator[Step]:
+    """The steps of a greedy episode, from the state in which the environment is."""
     for _ in range(max_steps):
         action = greedy_policy(Qtable, state)
-        state, reward, terminated, truncated, _ = env.step(action)
-        yield action, float(reward), int(state)
+        new_state, reward, terminated, truncated, _ = env.step(action)
+        yield int(state), action, float(reward), int(new_state), bool(terminated)
         if terminated or truncated:
             return
+        state = new_state
 
 
 def evaluate_agent(
@@ -284,138 +257,236 @@ def evaluate_agent(
 
     `seed` holds one reset seed for each episode, or nothing.
     """
-    check_numbers({"max_steps": max_steps, "n_eval_episodes": n_eval_episodes})
     check_table(env, Q)
-    check_seeds(seed, n_eval_episodes)
-    seeds = seed[:n_eval_episodes] if len(seed) else [None] * n_eval_episodes
-    episodes = (rollout(env, Q, max_steps, reset_seed) for reset_seed in seeds)
-    scores = [sum(reward for _, reward, _ in episode) for episode in episodes]
+    check_range("max_steps", max_steps, 1, 10**9)
+    check_range("n_eval_episodes", n_eval_episodes, 1, 10**9)
+    if 0 < len(seed) < n_eval_episodes:
+        raise ValueError(f"{n_eval_episodes} episodes, but only {len(seed)} seeds")
+    scores = []
+    for episode in range(n_eval_episodes):
+        # index: Gymnasium takes Python's own whole numbers only, and NumPy's are not
+        state, _ = env.reset(seed=index(seed[episode]) if len(seed) else None)
+        steps = rollout(env, Q, state, max_steps)
+        scores.append(sum(reward for _, _, reward, _, _ in steps))
     return statistics.fmean(scores), statistics.pstdev(scores)
 
 
-# ------------------ Checks: one clear sentence, before anything is changed ------------
-COUNT = (Integral, lambda n: 1 <= n <= 10**9, "a whole number from 1 to 1000000000")
-SHARE = (Real, lambda x: 0 <= x <= 1, "a number from 0 to 1")
-ALPHA = (Real, lambda x: 0 < x <= 1, "a number above 0 and up to 1")
-LIMITS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
-    "n_training_episodes": COUNT,
-    "n_eval_episodes": COUNT,
-    "max_steps": COUNT,
-    "learning_rate": ALPHA,
-    "min_learning_rate": ALPHA,
-    "gamma": SHARE,
-    "max_epsilon": SHARE,
-    "min_epsilon": SHARE,
-    "decay_rate": (Real, lambda x: 0 <= x < math.inf, "a finite number of 0 or more"),
-    "seed": (Integral, lambda n: n >= 0, "a whole number of 0 or more"),
-}
+# ------------------ What both loops ask for, and the progress bar ---------------------
+def check_range(name: str, value: Any, lowest: float, highest: float) -> None:
+    """ValueError unless the value is in its range, the ends included."""
+    if not lowest <= value <= highest:  # so a NaN is refused as well
+        raise ValueError(f"{name} must be from {lowest} to {highest}, not {value}")
 
 
-def check_numbers(numbers: Mapping[str, Any]) -> None:
-    """TypeError or ValueError for the first of these that LIMITS does not allow."""
-    for name in [name for name in LIMITS if name in numbers]:
-        value, (kind, in_range, wanted) = numbers[name], LIMITS[name]
-        if value is None and name in ("seed", "min_learning_rate"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise TypeError(f"{name} must be {wanted}, not {value!r}")
-        if not in_range(value):
-            raise ValueError(f"{name} must be {wanted}, not {value}")
-    ranges = {"min_epsilon": "max_epsilon", "min_learning_rate": "learning_rate"}
-    for low, high in ranges.items():
-        if (numbers.get(low) or 0) > numbers.get(high, 1):
-            raise ValueError(f"{low} {numbers[low]} is above {high} {numbers[high]}")
-
-
-def check_seeds(seeds: Sequence[int], n_eval_episodes: int) -> None:
-    """TypeError or ValueError unless there is a seed for each episode, or none at all."""
-    if not isinstance(seeds, Sequence):
-        raise TypeError(f"seed must be a list with one for each episode, not {seeds!r}")
-    if 0 < len(seeds) < n_eval_episodes:
-        raise ValueError(f"{n_eval_episodes} episodes, but only {len(seeds)} seeds")
-    for seed in seeds:
-        check_numbers({"seed": seed})
+def table_size(env: Env) -> tuple[int, int]:
+    """How many states and actions there are; ValueError if no table can hold them."""
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if getattr(space, "start", None) != 0:  # what only a Discrete space has
+            raise ValueError(
+                f"a Q-table needs an environment with a Discrete {name} from 0, not "
+                f"{space}: number what can be counted in a wrapper (README shows one)"
+            )
+    return int(env.observation_space.n), int(env.action_space.n)
 
 
 def check_table(env: Env, Qtable: Sequence[Row]) -> None:
-    """ValueError unless the table has a row of its own for every state."""
-    for space in (env.observation_space, env.action_space):
-        if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-            raise ValueError(f"a Q-table needs Discrete spaces from 0, not {space}")
-    needed = f"{env.observation_space.n} x {env.action_space.n}"
-    try:
-        widths = sorted({len(row) for row in Qtable})
-        found = " or ".join(f"{len(Qtable)} x {width}" for width in widths)
-    except TypeError:
-        kind = type(Qtable).__name__
-        raise TypeError(f"a Q-table is a list of lists of numbers, no {kind}") from None
-    if found != needed:
-        raise ValueError(f"the Q-table is {found or 'empty'}, this game needs {needed}")
-    lists = [id(row) for row in Qtable if isinstance(row, list)]
+    """ValueError unless the table has a row of numbers of its own for every state."""
+    states, actions = table_size(env)
+    rows = list(Qtable)
+    if len(rows) != states or {len(row) for row in rows} != {actions}:
+        widths = " or ".join(str(width) for width in sorted({len(row) for row in rows}))
+        raise ValueError(
+            f"the Q-table is {len(rows)} x {widths or 0}, and this environment has "
+            f"{states} states x {actions} actions"
+        )
+    lists = [id(row) for row in rows if isinstance(row, list)]
     if len(set(lists)) < len(lists):
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
-    if not all(
-        isinstance(q, Real) and not math.isnan(q) for row in Qtable for q in row
-    ):
-        raise ValueError("the Q-table has a cell that is not a number")
+    if not math.isfinite(sum(sum(row) for row in rows)):
+        raise ValueError("the Q-table has a cell that is not a finite number")
 
 
-# ------------------ The games, with all their hyperparameters -------------------------
-LAKE: dict[str, Any] = {  # the course's numbers, to the letter
+def progress_bar(episodes: range) -> Any:
+    """The same episodes, with tqdm's bar where there is a tqdm and somebody to see it."""
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+    except ImportError:
+        return episodes
+    in_notebook = "ipykernel" in sys.modules
+    # None: on a terminal only, so that nothing is drawn into a pipe or a file
+    return tqdm(episodes, unit=" episodes", disable=False if in_notebook else None)
+
+
+# ================== The algorithm ends here: copy down to here ========================
+# All that follows looks at the algorithm from outside: nothing above needs it.
+
+
+# ------------------ The exact answers, for who knows the rules ------------------------
+def rules(env: Env, part: str = "P") -> Any:
+    """What an environment publishes of its rules; a learner never looks at it.
+
+    P[s][a] lists the (probability, new_state, reward, terminated) of all that can happen.
+    ValueError if there is no such thing.
+    """
+    if not hasattr(env.unwrapped, part):
+        game = type(env.unwrapped).__name__
+        raise ValueError(f"{game} does not publish its rules: it has no {part}")
+    return getattr(env.unwrapped, part)
+
+
+def bellman_backup(P: Any, V: Row, gamma: float) -> QTable:
+    """Q(s,a) = the expected r + gamma V(s') over all that can happen. [book, eq. 4.6]"""
+
+    def expected(outcomes: Sequence[tuple[float, int, float, bool]]) -> float:
+        return sum(
+            p * (reward + (0.0 if terminated else gamma * V[new_state]))
+            for p, new_state, reward, terminated in outcomes
+        )
+
+    return [[expected(P[s][a]) for a in range(len(P[s]))] for s in range(len(P))]
+
+
+def value_iteration(env: Env, gamma: float) -> QTable:
+    """The exact Q-table: Bellman's optimality equation, solved. [section 4.4, eq. 4.10]
+
+    ValueError if there are no rules, or if the values never settle (at gamma = 1).
+    """
+    P = rules(env)
+    V = [0.0] * len(P)
+    for _ in range(10_000):
+        Qtable = bellman_backup(P, V, gamma)
+        new_V = [max(row) for row in Qtable]
+        if max(abs(new - old) for new, old in zip(new_V, V)) < 1e-12:
+            return Qtable
+        V = new_V
+    raise ValueError(f"the values never settle at gamma={gamma}: take a smaller gamma")
+
+
+def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -> float:
+    """The expected score within max_steps, computed from the rules and not sampled.
+
+    Of the table's greedy policy; without a table, of the best play there can be, which
+    may also count the steps that are left. ValueError if there are no rules, or if it
+    is not settled after 10,000 steps.
+    """
+    P, starts = rules(env), rules(env, "initial_state_distrib")
+    steps = min(max_steps, (env.spec and env.spec.max_episode_steps) or max_steps)
+    V, old_V = [0.0] * len(P), [math.nan]
+    policy = None if Qtable is None else [argmax(row) for row in Qtable]
+    for _ in range(min(steps, 10_000)):  # from the last step backwards
+        Q, old_V = bellman_backup(P, V, gamma=1), V
+        V = [row[policy[s]] if policy else max(row) for s, row in enumerate(Q)]
+        if V == old_V:  # then more steps change nothing
+            break
+    if steps > 10_000 and V != old_V:
+        raise ValueError("the score still changes after 10,000 steps")
+    return sum(float(probability) * value for probability, value in zip(starts, V))
+
+
+# ------------------ The hyperparameters, and the games with theirs --------------------
+# The one home of each: the course's value, lowest, highest, meaning. Where the lowest is
+# a whole number, only whole numbers will do.
+HYPERPARAMETERS: dict[str, tuple[Any, float, float, str]] = {
+    "n_training_episodes": (10_000, 1, 10**9, "how many episodes to learn from"),
+    "learning_rate": (0.7, 1e-6, 1.0, "alpha, the share of the TD error to correct"),
+    "min_learning_rate": (None, 1e-6, 1.0, "what alpha decays to; None: it stays"),
+    "gamma": (0.95, 0.0, 1.0, "what a reward is worth one step later"),
+    "max_steps": (99, 1, 10**9, "after so many steps an episode is cut short"),
+    "max_epsilon": (1.0, 0.0, 1.0, "share of random actions in the first episode"),
+    "min_epsilon": (0.05, 0.0, 1.0, "what that share decays to"),
+    "decay_rate": (0.0005, 0.0, 1000.0, "how fast epsilon decays, and alpha"),
+    "initial_value": (0.0, -1e9, 1e9, "what every cell of the Q-table starts at"),
+    "n_eval_episodes": (100, 1, 10**9, "how many episodes to evaluate"),
+    "seed": (0, 0, 2**32 - 1, "where all chance in training starts from"),
+}
+COURSE: dict[str, Any] = {
     "env_id": "FrozenLake-v1",
     "env_kwargs": {"map_name": "4x4", "is_slippery": False},
-    "n_training_episodes": 10_000,
-    "learning_rate": 0.7,
-    "min_learning_rate": None,  # None: alpha stays where it is
-    "gamma": 0.95,
-    "max_steps": 99,
-    "max_epsilon": 1.0,
-    "min_epsilon": 0.05,
-    "decay_rate": 0.0005,
-    "n_eval_episodes": 100,
     "eval_seed": [],
-    "seed": 0,
+    **{name: value for name, (value, *_) in HYPERPARAMETERS.items()},
 }
 TAXI_SEEDS = """
     16 54 165 177 191 191 120 80 149 178 48 38 6 125 174 73 50 172 100 148 146 6 25 40 68
     148 49 167 9 97 164 176 61 7 54 55 161 131 184 51 170 12 120 113 95 126 51 98 36 135
     54 82 45 95 89 59 95 124 9 113 58 85 51 134 121 169 105 21 30 11 50 65 12 43 82 145
     152 97 106 55 31 85 38 112 102 168 123 97 21 83 158 26 80 63 5 81 32 11 28 148"""
-TAXI = LAKE | {  # the course's as well
+TAXI = COURSE | {  # the course's as well
     "env_id": "Taxi-v3",
     "env_kwargs": {},
     "n_training_episodes": 25_000,
     "decay_rate": 0.005,
     "eval_seed": [int(seed) for seed in TAXI_SEEDS.split()],
 }
-SLIPPERY = LAKE | {  # where luck plays along, only a shrinking alpha averages it out
+ICE = COURSE | {  # where luck plays along, only a shrinking alpha averages it out
     "env_kwargs": {"map_name": "4x4", "is_slippery": True},
     "learning_rate": 0.5,
     "min_learning_rate": 0.01,
     "gamma": 0.99,
-    "eval_seed": list(range(100)),
 }
 RECIPES = {
-    "frozenlake": LAKE,
+    "frozenlake": COURSE,
     "taxi": TAXI,
-    "frozenlake-8x8": LAKE | {"env_kwargs": {"map_name": "8x8", "is_slippery": False}},
-    "frozenlake-slippery": SLIPPERY,
-    "frozenlake-8x8-slippery": SLIPPERY
-    | {"env_kwargs": {"map_name": "8x8", "is_slippery": True}}
-    | {"n_training_episodes": 25_000, "min_learning_rate": 0.005, "decay_rate": 0.0003},
-    # Without luck, one look tells the whole truth: alpha = 1 believes it at once.
+    "frozenlake-8x8": COURSE
+    | {"env_kwargs": {"map_name": "8x8", "is_slippery": False}},
+    "frozenlake-slippery": ICE,
+    "frozenlake-8x8-slippery": ICE
+    | {"env_kwargs": {"map_name": "8x8", "is_slippery": True}, "initial_value": 1.0}
+    | {"n_training_episodes": 12_500, "min_learning_rate": 0.005, "decay_rate": 0.0006},
+    # No action is worth more than the fare of 20. So what was not tried yet looks best,
+    # and being greedy is exploring. Without luck one look tells the truth: alpha = 1.
     "taxi-exact": TAXI
-    | {"n_training_episodes": 10_000, "learning_rate": 1.0, "decay_rate": 0.0003},
-    "cliffwalking": LAKE
+    | {"n_training_episodes": 7_000, "learning_rate": 1.0, "initial_value": 20.0}
+    | {"max_epsilon": 0.0, "min_epsilon": 0.0},
+    "cliffwalking": COURSE
     | {"env_id": "CliffWalking-v1", "env_kwargs": {}, "n_training_episodes": 500}
     | {"learning_rate": 0.5, "gamma": 0.99, "decay_rate": 0.01},
 }
+LESSONS = {
+    "frozenlake": "the course's lake: value spreads back from the goal",
+    "taxi": "the course's taxi: 500 states, soon good, not everywhere exact",
+    "frozenlake-8x8": "a goal hard to find: why equal values are broken at random",
+    "frozenlake-slippery": "luck: why alpha must shrink, and why 0.74 is the optimum",
+    "frozenlake-8x8-slippery": "luck and a far goal: an optimistic start finds it sooner",
+    "taxi-exact": "the same taxi, exact in a third of the steps, by optimism alone",
+    "cliffwalking": "the cliff: random steps fall off, the greedy policy does not",
+}
 SAME_GAMES = ("Taxi-v3", "Taxi-v4"), ("CliffWalking-v0", "CliffWalking-v1")
-say_once = functools.cache(lambda note: print(note, file=sys.stderr))
+
+
+def check_numbers(
+    numbers: Mapping[str, Any], called: Callable[[str], str] = str
+) -> None:
+    """ValueError for the first of these that its home does not allow.
+
+    `called` tells how to call a hyperparameter in the message.
+    """
+    for name in [name for name in HYPERPARAMETERS if name in numbers]:
+        value, (_, lowest, highest, _) = numbers[name], HYPERPARAMETERS[name]
+        if value is None and name in ("min_learning_rate", "seed"):
+            continue
+        kind, whole = (Integral, "whole ") if type(lowest) is int else (Real, "")
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not is_number:
+            raise ValueError(f"{called(name)} must be a {whole}number, not {value!r}")
+        check_range(called(name), value, lowest, highest)
+    pairs = {"min_epsilon": "max_epsilon", "min_learning_rate": "learning_rate"}
+    for low, high in pairs.items():
+        if (numbers.get(low) or 0) > numbers.get(high, 1):
+            above, below = (f"{called(name)} {numbers[name]}" for name in (low, high))
+            raise ValueError(f"{below} is below {above}")
+
+
+@functools.cache
+def say_once(note: str) -> None:
+    """Print a note on stderr, the first time only."""
+    print(note, file=sys.stderr)
 
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`, and for an id that Gymnasium has retired the game by its new id."""
+    import gymnasium as gym  # only here: all above runs without it
+
     for ids in SAME_GAMES:
         if env_id in ids and env_id not in gym.registry:
             (other_id,) = set(ids) - {env_id}
@@ -424,69 +495,75 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
     return gym.make(env_id, **kwargs)
 
 
-def learn(env: Env, Qtable: QTable, recipe: Mapping[str, Any], **more: Any) -> QTable:
-    """The same Qtable, trained with all the numbers of a recipe."""
-    numbers = {name: recipe[name] for name in LIMITS if name != "n_eval_episodes"}
+def learn(env: Env, recipe: Mapping[str, Any], **more: Any) -> QTable:
+    """A new Q-table, trained with all the numbers of a recipe."""
+    Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
+    numbers = {name: recipe[name] for name in HYPERPARAMETERS}
+    del numbers["initial_value"], numbers["n_eval_episodes"]
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
+def evaluation_seeds(model: Mapping[str, Any]) -> list[int]:
+    """The reset seeds of the episodes that are scored; the first is told and filmed."""
+    return list(model["eval_seed"]) or list(range(model["n_eval_episodes"]))
+
+
 def evaluate_model(env: Env, model: Mapping[str, Any]) -> tuple[float, float]:
-    """`evaluate_agent` as the model asks for it, with the same luck every time."""
-    env.reset(seed=0)  # for a model without evaluation seeds
+    """`evaluate_agent` as the model asks for it, the same episodes every time."""
     steps, episodes = model["max_steps"], model["n_eval_episodes"]
-    return evaluate_agent(env, steps, episodes, model["qtable"], model["eval_seed"])
+    return evaluate_agent(
+        env, steps, episodes, model["qtable"], evaluation_seeds(model)
+    )
 
 
-def shown_seed(model: Mapping[str, Any]) -> int:
-    """The reset seed of the episode that is told or filmed: the first one evaluated."""
-    return int(next(iter(model["eval_seed"]), 0))
+# ------------------ What a game is about, and how it looks ----------------------------
+GAMES = {  # by class: what it is about, the actions, the map (a lake brings its own)
+    "FrozenLakeEnv": (
+        """Walk from S over frozen F to the goal G; a hole H ends the walk.
+Reward: 1 for reaching G, else 0.""",
+        "LEFT DOWN RIGHT UP",
+        "",
+    ),
+    "CliffWalkingEnv": (
+        """Walk from S to the goal G along the cliff C.
+Reward: -1 a step; -100 for falling off the cliff, which leads back to S.""",
+        "UP RIGHT DOWN LEFT",
+        "FFFFFFFFFFFF FFFFFFFFFFFF FFFFFFFFFFFF SCCCCCCCCCCG",
+    ),
+    "TaxiEnv": (
+        """Fetch a passenger at one of R, G, Y, B and bring them to another one.
+Reward: -1 a step; +20 for arriving; -10 for a wrong pickup or dropoff.
+25 places x 5 (passenger at R, G, Y, B or in the taxi) x 4 destinations = 500
+states. 400 of them occur while driving: nobody waits where they want to go.
+328 (3,1) Y to R is state 328: taxi in row 3, column 1, passenger from Y to R.""",
+        "south north east west pickup dropoff",
+        "R...G ..... ..... ..... Y..B.",
+    ),
+}
 
 
-def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -> float:
-    """The expected score within max_steps, computed from the rules and not sampled.
-
-    Of the table's greedy policy; without a table, of the best play there can be, which
-    may also look at how many steps are left.
-    """
-    V = [0.0] * len(env.unwrapped.P)
-    for _ in range(max_steps):  # from the last step backwards
-        Q = bellman_backup(env.unwrapped.P, V, gamma=1)
-        old_V = V
-        if Qtable is None:
-            V = [max(row) for row in Q]
-        else:
-            V = [row[greedy_policy(Qtable, state)] for state, row in enumerate(Q)]
-        if V == old_V:  # then more steps change nothing
-            break
-    starts = enumerate(env.unwrapped.initial_state_distrib)
-    return sum(float(probability) * V[state] for state, probability in starts)
-
-
-# ------------------ Drawing -----------------------------------------------------------
-def about_game(env: Env) -> tuple[str, list[str], list[str]]:
-    """What the game is, its actions, and its map: a letter for each state, or no rows."""
+def describe(env: Env) -> tuple[str, list[str], list[str]]:
+    """What the game is about, its actions, and its map if there is one that fits."""
     game = type(env.unwrapped).__name__
+    numbered = " ".join(f"action{action}" for action in range(table_size(env)[1]))
+    text, names, rows = GAMES.get(game, ("", numbered, ""))
     if game == "FrozenLakeEnv":
-        text = "Walk from S over frozen F to G; holes H are the end. Reward: 1 at G, else 0."
-        rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
-        return text, ["LEFT", "DOWN", "RIGHT", "UP"], rows
-    if game == "CliffWalkingEnv":
-        text = "Walk from S to G. Reward: -1 a step, -100 at the cliff C and back to S."
-        rows = ["F" * 12, "F" * 12, "F" * 12, "SCCCCCCCCCCG"]
-        return text, ["UP", "RIGHT", "DOWN", "LEFT"], rows
-    if game == "TaxiEnv":
-        text = "Fetch and bring somebody. Reward: -1 a step, +20, -10 for a wrong stop."
-        return text, ["south", "north", "east", "west", "pickup", "dropoff"], []
-    return "", [f"action {action}" for action in range(env.action_space.n)], []
+        rows = b" ".join(b"".join(row) for row in env.unwrapped.desc.tolist()).decode()
+    return text, names.split(), rows.split() if len(rows) <= 400 else []
 
 
-def show_map(rows: Sequence[str], texts: Sequence[str]) -> None:
-    """Print the map, with a state's text wherever there is something to decide."""
-    for y, row in enumerate(rows):
-        for x, letter in enumerate(row):
-            text = letter if letter in "HCG" else texts[y * len(row) + x]
-            print(f"{text:>7}", end="")
-        print()
+def is_taxi(env: Env) -> bool:
+    """Whether a state is more than a place: taxi, passenger and destination."""
+    return type(env.unwrapped).__name__ == "TaxiEnv"
+
+
+def state_name(env: Env, state: int) -> str:
+    """The number of a state, and what it stands for where that is more than a place."""
+    if not is_taxi(env):
+        return str(state)
+    row, column, passenger, destination = env.unwrapped.decode(state)
+    where = ("R", "G", "Y", "B", "taxi")[passenger]
+    return f"{state} ({row},{column}) {where} to {'RGYB'[destination]}"
 
 
 def printable(pretty: str, plain: str) -> str:
@@ -498,84 +575,282 @@ def printable(pretty: str, plain: str) -> str:
         return plain
 
 
+def show_map(rows: Sequence[str], text: Callable[[int, str, int], str]) -> None:
+    """Print text(place, letter, room) for each place of the map, in columns."""
+    width = min(8, 79 // max(map(len, rows), default=1))
+    for y, row in enumerate(rows):
+        places = enumerate(row, start=y * len(row))
+        print("".join(f"{text(i, letter, width - 1):>{width}}" for i, letter in places))
+
+
+def show_values(
+    rows: Sequence[str], Qtable: Sequence[Row], start: float, arrows: Sequence[str]
+) -> None:
+    """Print V(s) = max Q(s,a) on the map, behind an arrow for the greedy action."""
+
+    def text(state: int, letter: str, room: int) -> str:
+        row = Qtable[state]
+        if letter in "HCG" or all(value == start for value in row):
+            return letter if letter in "HCG" else "."
+        texts = [f"{arrows[argmax(row)]}{max(row):.{n}f}" for n in (3, 2, 1, 0)]
+        return next((fits for fits in texts if len(fits) <= room), texts[-1])
+
+    show_map(rows, text)
+
+
+# ------------------ The story: what happened, with its numbers ------------------------
 def show_world(env: Env, model: Mapping[str, Any]) -> None:
     """Print what the game is, how many states and actions it has, and its map."""
-    text, names, rows = about_game(env)
+    text, names, rows = describe(env)
     print(f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}".rstrip())
-    print(text)
     numbered = ", ".join(f"{action} {name}" for action, name in enumerate(names))
-    print(f"{env.observation_space.n} states, {len(names)} actions: {numbered}")
-    if rows:
+    sizes = f"{table_size(env)[0]} states, {len(names)} actions: {numbered}"
+    print(*filter(None, [text, textwrap.fill(sizes, 79)]), sep="\n")
+    if model.get("env_kwargs", {}).get("is_slippery"):
+        print(
+            "The ice is slippery: a step may go to one side of where it was meant to."
+        )
+    if is_taxi(env):  # its own drawing has the walls
+        print(
+            *[b"".join(row).decode() for row in env.unwrapped.desc.tolist()], sep="\n"
+        )
+    elif rows:
         print("The states are numbered row by row, from 0 at the top left.\n")
-    show_map(rows, "".join(rows))
+        show_map(rows, lambda _, letter, __: letter)
+
+
+class Diary:
+    """An environment that writes down its first 100,000 steps and changes nothing."""
+
+    def __init__(self, env: Env) -> None:
+        self.env, self.episode, self.state = env, 0, 0
+        self.steps: list[tuple[int, Step]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def reset(self, **options: Any) -> Any:
+        self.episode += 1
+        self.state, info = self.env.reset(**options)
+        return self.state, info
+
+    def step(self, action: int) -> Any:
+        result = new_state, reward, terminated, _, _ = self.env.step(action)
+        if len(self.steps) < 100_000:
+            step = self.state, action, reward, new_state, terminated
+            self.steps.append((self.episode, step))
+        self.state = new_state
+        return result
+
+
+def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
+    """Print the first updates with their arithmetic, and how value spreads from a goal.
+
+    The updates are made once more from the diary: the same steps, the same numbers.
+    """
+    _, names, rows = describe(diary)
+    start, rate, gamma = (recipe[n] for n in ("initial_value", "decay_rate", "gamma"))
+    high, low = recipe["learning_rate"], recipe["min_learning_rate"]
+    Qtable = initialize_q_table(*table_size(diary), start)
+    lessons = ["that changes", "that comes from the value of the next state"]
+    goals = 0
+    print(
+        "\nFIRST LESSONS: Q(s,a) = Q(s,a) + alpha * (r + gamma * max Q(s',a') - Q(s,a))"
+    )
+    for episode, (state, action, reward, new_state, terminated) in diary.steps:
+        alpha = exponential_decay(episode - 1, low or high, high, rate)
+        old, future = Qtable[state][action], 0 if terminated else max(Qtable[new_state])
+        step = Qtable, state, action, reward, new_state, alpha, gamma, terminated
+        new = td_update(*step)
+        if lessons and new != old and (len(lessons) == 2 or future not in (0, start)):
+            print(f"\nEpisode {episode}, the first value {lessons.pop(0)}:")
+            error = f"({reward:g} + {gamma:g} * {future:.4g} - {old:.4g})"
+            name = f"Q({state_name(diary, state)}, {names[action]})"
+            print(f"  {name} = {old:.4g} + {alpha:.4g} * {error} = {new:.4g}")
+        reached = terminated and reward > 0 and not is_taxi(diary)
+        goals += reached
+        if reached and goals in (1, 3, 10, 30):
+            print(
+                f"\nHOW VALUE SPREADS: V(s) in episode {episode}, the goal reached {goals}x"
+            )
+            show_values(rows, Qtable, start, [""] * len(names))
 
 
 def show_learning(history: Sequence[tuple[float, float]]) -> None:
-    """Print in ten lines how the (epsilon, score) of the episodes went."""
-    size = math.ceil(len(history) / 10)
-    parts = [history[start : start + size] for start in range(0, len(history), size)]
-    means = [statistics.fmean(G for _, G in part) for part in parts]
+    """Print how the (epsilon, score) of the episodes went, finer lines first."""
+    ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
+    parts = [history[start:end] for start, end in zip([0, *ends], ends)]
+    means = [statistics.fmean(score for _, score in part) for part in parts]
     low, high = min(0, *means), max(0, *means)
     print("episodes  epsilon  mean score since the line above, exploring included")
-    for i, (part, mean) in enumerate(zip(parts, means)):
+    for end, part, mean in zip(ends, parts, means):
         bar = printable("█", "#") * round(40 * (mean - low) / (high - low or 1))
-        print(f"{i * size + len(part):>8}{part[-1][0]:>9.3f}{mean:>8.2f}  {bar}")
+        print(f"{end:>8}{part[-1][0]:>9.3f}{mean:>9.2f}  {bar}".rstrip())
 
 
-def show_agent(env: Env, model: Mapping[str, Any]) -> None:
-    """Print the Q-table, the policy, the score, and how far they are from exact."""
-    Qtable, max_steps = model["qtable"], model["max_steps"]
-    _, names, rows = about_game(env)
-    mean, std = evaluate_model(env, model)
-    episode = list(rollout(env, Qtable, max_steps, shown_seed(model)))
-
+def show_table(env: Env, model: Mapping[str, Any], states: Iterable[int]) -> None:
+    """Print these rows of the Q-table."""
     print("\nTHE Q-TABLE: * the greedy action, . a state of which nothing is known")
-    if not rows:
-        print("(the first states of the episode below)")
-    print("  state" + "".join(f"{name:>10} " for name in names))
-    for state in range(len(Qtable)) if rows else [state for _, _, state in episode[:6]]:
-        best = greedy_policy(Qtable, state)
-        cells = [f"{q:>10.4f}" for q in Qtable[state]]
-        cells = [text + ("*" if a == best else " ") for a, text in enumerate(cells)]
-        print(f"{state:>7}" + ("".join(cells) if any(Qtable[state]) else "         ."))
+    names = describe(env)[1]
+    width = min(10, 59 // len(names))
+    print(f"{'state':<19}" + "".join(f"{name:>{width}} " for name in names).rstrip())
+    for state in states:
+        row, cells = model["qtable"][state], f"{'.':>{width}}"
+        if is_known(model, state):
+            marks = ["*" if a == argmax(row) else " " for a in range(len(row))]
+            cells = "".join(f"{q:>{width}.4f}{mark}" for q, mark in zip(row, marks))
+        print(f"{state_name(env, state):<19}{cells}".rstrip())
 
-    print("\nTHE POLICY: the greedy actions" + (", with V(s)" if rows else ""))
-    arrows = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], printable("←↓→↑", "<v>^")))
-    signs = [arrows.get(names[argmax(row)], "") if any(row) else "." for row in Qtable]
-    values = [f"{max(row):.3g}" if any(row) else "" for row in Qtable]
-    show_map(rows, [sign + value for sign, value in zip(signs, values)])
-    told = " ".join(names[action] for action, _, _ in episode if action is not None)
-    score = sum(reward for _, reward, _ in episode)
-    print(textwrap.fill(f"One episode: {told}. Its score is {score:g}.", 79))
 
-    episodes = model["n_eval_episodes"]
-    print(f"\nTHE SCORE: {episodes} greedy episodes, mean +/- standard deviation")
+def is_known(model: Mapping[str, Any], state: int) -> bool:
+    """Whether learning has changed the row of a state."""
+    start = model.get("initial_value", 0.0)
+    return any(value != start for value in model["qtable"][state])
+
+
+def show_episode(env: Env, model: Mapping[str, Any], steps: Sequence[Step]) -> None:
+    """Print the steps of a greedy episode: what was expected of each, and what came."""
+    _, names, rows = describe(env)
+    Qtable, gamma = model["qtable"], model["gamma"]
+    print("step state               action    reward   Q(s,a)    target  TD error")
+    for i, (state, action, reward, new_state, terminated) in enumerate(steps):
+        if len(steps) > 20 and i == 4:
+            print(f"     ... {len(steps) - 7} steps left out ...")
+        if len(steps) > 20 and 4 <= i < len(steps) - 3:
+            continue
+        q = Qtable[state][action]
+        target = reward + gamma * (0.0 if terminated else max(Qtable[new_state]))
+        error = round(target - q, 4) + 0.0  # + 0.0: no minus before a zero
+        told = f"{i + 1:>4} {state_name(env, state):<20}{names[action]:<9}{reward:>7g}"
+        print(f"{told}{q:>9.4f}{target:>10.4f}{error:>+10.4f}")
+    score = sum(reward for _, _, reward, _, _ in steps)
+    states = [steps[0][0], *(new_state for _, _, _, new_state, _ in steps)]
+    places = [state // 20 if is_taxi(env) else state for state in states]
+    letter = "".join(rows)[places[-1]] if rows else ""
+    end = {"G": "the goal is reached", "H": "it fell into a hole"}.get(
+        letter, "it ended"
+    )
+    if is_taxi(env):
+        end = "the passenger has arrived"
+    if not steps[-1][-1]:
+        end = "it was cut short"
+    falls = sum(reward == -100 for _, _, reward, _, _ in steps)
+    end += f", after {falls} falls off the cliff" if falls else ""
+    print(f"After {len(steps)} steps {end}. Score {score:g}.")
+    if rows:
+        print("The route, with the step that first reached a place:")
+    show_map(rows, lambda i, c, _: str(places.index(i)) if i in places else c)
+
+
+def show_agent(
+    env: Env, model: Mapping[str, Any], episode: int = 1, proof: bool = True
+) -> None:
+    """Print what an agent has learned: its table, policy, an episode, score and proof.
+
+    `episode` says which one of those that are scored is told, from 1.
+    """
+    _, names, rows = describe(env)
+    Qtable, seed = model["qtable"], evaluation_seeds(model)[episode - 1]
+    start, _ = env.reset(seed=seed)
+    steps = list(rollout(env, Qtable, int(start), model["max_steps"]))
+    visited = list(dict.fromkeys(state for state, *_ in steps))
+    show_table(env, model, range(len(Qtable)) if len(Qtable) <= 64 else visited[:6])
+    if len(Qtable) > 64:
+        print("(only the first states of the episode below)")
+    if rows and not is_taxi(env):
+        print("\nTHE POLICY: the greedy actions, with V(s), the value of the best one")
+        arrows = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], printable("←↓→↑", "<v>^")))
+        signs = [arrows[name] for name in names]
+        show_values(rows, Qtable, model.get("initial_value", 0.0), signs)
+    print(
+        f"\nONE EPISODE: number {episode} of those that are scored (reset seed {seed})"
+    )
+    show_episode(env, model, steps)
+
+    mean, std = evaluate_model(env, model)
+    n_episodes = model["n_eval_episodes"]
+    print(f"\nTHE SCORE: {n_episodes} greedy episodes, mean +/- standard deviation")
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}")
-    if "pickup" in names:
+    if is_taxi(env):
         print(f"mean - std = {mean - std:.2f} (4.5 or more passes the course)")
-    if hasattr(env.unwrapped, "P"):
+    if proof and hasattr(env.unwrapped, "P"):
         show_proof(env, model)
 
 
 def show_proof(env: Env, model: Mapping[str, Any]) -> None:
-    """Print the exact answers, solved from the game's own rules, beside the learned."""
-    Qtable, steps = model["qtable"], model["max_steps"]
-    exact = value_iteration(env, model["gamma"])
-    known = [state for state, row in enumerate(Qtable) if any(row)]
-    right = sum(exact[s][argmax(Qtable[s])] > max(exact[s]) - 1e-9 for s in known)
-    both = [pair for rows in zip(Qtable, exact) for pair in zip(*rows)]
-    gaps = [abs(learned - answer) for learned, answer in both]
+    """Print how far the table is from the exact one wherever the agent has been."""
+    print("\nTHE PROOF: beside the exact table, solved from the game's own rules")
+    try:
+        exact = value_iteration(env, model["gamma"])
+    except ValueError as error:
+        print(f"There is no exact table: {error}.")
+        return
+    Qtable, P, steps = model["qtable"], rules(env), model["max_steps"]
+    known = [state for state in range(len(P)) if is_known(model, state)]
+    outcomes = [o for s in known for a in range(len(P[s])) for o in P[s][a]]
+    ends = {int(new_state) for _, new_state, _, terminated in outcomes if terminated}
+    # The row of an end is never updated: it must be as it was at the start.
+    untouched = [model.get("initial_value", 0.0)] * len(Qtable[0])
+    answers = {s: exact[s] for s in known} | {s: untouched for s in ends}
+    gaps = [abs(q - x) for s in answers for q, x in zip(Qtable[s], answers[s])]
+    equal = sum(gap < 5e-9 for gap in gaps)
+    wrong = [s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9]
     mean, std = evaluate_model(env, {**model, "qtable": exact})
-    own, best = exact_score(env, steps, Qtable), exact_score(env, steps)
     print(
-        "\nTHE PROOF: beside the exact table, by value iteration from the game's rules"
+        f"It has been in {len(answers)} of {len(P)} states, ends included ({len(ends)})"
     )
-    print(f"Largest difference of a cell: {max(gaps):.1e}")
-    print(f"{sum(gap < 5e-9 for gap in gaps)} of {len(gaps)} cells agree to 8 decimals")
-    print(f"The greedy action is a best one in {right} of {len(known)} known states")
+    print(
+        f"{equal} of {len(gaps)} cells there agree with the exact table to 8 decimals"
+    )
+    print(
+        f"The action is a best one in {len(known) - len(wrong)} of {len(known)} states"
+    )
     print(f"The exact table scores {mean:.2f} +/- {std:.2f} in the same episodes")
-    print(f"Exact mean score within {steps} steps (on a lake: success rate): {own:.4f}")
-    print(f"Best possible, the optimum that no policy can beat: {best:.4f}")
+    try:
+        own, key = exact_score(env, steps, Qtable), exact_score(env, steps, exact)
+        best = exact_score(env, steps)
+        print(
+            f"Expected score within {steps} steps, by the rules and not sampled: {own:.4f}"
+        )
+        print(
+            f"Of the exact table: {key:.4f}. Of the best play there can be: {best:.4f}"
+        )
+    except ValueError as error:
+        print(f"There is no exact score: {error}.")
+        own, key, best = -len(wrong), 0, 0
+    where = "; ".join(state_name(env, state) for state in wrong[:3])
+    if not known:
+        verdict = "nothing learned, as no reward has reached the table yet."
+    elif own < key - 1e-9:
+        verdict = f"{key - own:.4f} below the exact table"
+        verdict += f"; worse actions in states such as {where}." if wrong else "."
+    elif equal == len(gaps):
+        verdict = "exact. Wherever it has been, every value is right to 8 decimals."
+    elif own > best - 1e-9:
+        verdict = "the best possible score is reached; not every value is exact."
+    else:
+        verdict = (
+            "as good as the exact table. Only who counts the steps left gets more."
+        )
+    print(textwrap.fill(f"VERDICT: {verdict}", 79))
+
+
+def tell_story(recipe: Mapping[str, Any], episode: int = 1) -> None:
+    """Learn the recipe's game and print all of it, from the world to the proof."""
+    env = Diary(make_env(recipe["env_id"], **recipe["env_kwargs"]))
+    show_world(env, recipe)
+    numbers = [f"{name}={recipe[name]}" for name in HYPERPARAMETERS]
+    print("\nLEARNING\n" + textwrap.fill(", ".join(numbers), 79))
+    history: list[tuple[int, float, int, float]] = []
+    start = time.perf_counter()
+    Qtable = learn(env, recipe, on_episode=lambda *told: history.append(told))
+    seconds = time.perf_counter() - start
+    show_learning([(epsilon, score) for _, epsilon, _, score in history])
+    show_beginning(env, recipe)
+    show_agent(env, {**recipe, "qtable": Qtable}, episode)
+    total_steps = sum(steps for _, _, steps, _ in history)
+    print(f"\n{total_steps:,} environment steps in {seconds:.1f} seconds.")
+    print("Next: another game (see --list) or other numbers (see --help).")
 
 
 # ------------------ The command line --------------------------------------------------
@@ -588,95 +863,100 @@ class Parser(argparse.ArgumentParser):
 
 def option(name: str) -> str:
     """How a hyperparameter is called on the command line."""
-    return "--" + name.replace("n_training_", "").replace("_", "-")
+    return "--" + name.removeprefix("n_training_").removeprefix("n_").replace("_", "-")
 
 
-def add_recipe(parser: argparse.ArgumentParser, **more: Any) -> None:
-    """Let the parser take a recipe, and an option for each number it trains with."""
-    parser.add_argument("recipe", choices=RECIPES, help="the game to learn", **more)
-    for name, (kind, _, wanted) in LIMITS.items():
-        if name != "n_eval_episodes":
-            number = int if kind is Integral else float
-            parser.add_argument(
-                option(name), dest=name, type=number, metavar="N", help=wanted
-            )
+def add_recipe(parser: Parser, argv: Sequence[str], **more: Any) -> None:
+    """Let the parser take a recipe and an option for each hyperparameter.
+
+    The help tells the values of the recipe that `argv` names.
+    """
+    recipe = RECIPES[next((word for word in argv if word in RECIPES), "frozenlake")]
+    parser.add_argument("recipe", help="a game with its numbers: see --list", **more)
+    for name, (_, lowest, _, meaning) in HYPERPARAMETERS.items():
+        text = f"{meaning} ({recipe[name]})"
+        kind = type(lowest)
+        parser.add_argument(option(name), dest=name, type=kind, metavar="N", help=text)
+    text = "which of the scored episodes to tell or film (1)"
+    parser.add_argument("--show-episode", type=int, default=1, metavar="N", help=text)
 
 
-def chosen_recipe(parser: argparse.ArgumentParser, args: Any) -> dict[str, Any]:
+def chosen_recipe(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
     """The recipe with the given options in it; a bad one ends the program, code 2."""
-    given = {name: value for name, value in vars(args).items() if name in LIMITS}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    recipe = RECIPES[args.recipe] | chosen
+    if args.recipe not in RECIPES:
+        parser.error(f"no recipe {args.recipe!r}: choose from {', '.join(RECIPES)}")
+    options = {name: getattr(args, name) for name in HYPERPARAMETERS}
+    given = {name: value for name, value in options.items() if value is not None}
+    recipe = RECIPES[args.recipe] | given
     try:
-        check_numbers(recipe)
+        check_numbers(
+            recipe, lambda n: option(n) if n in given else f"the recipe's {n}"
+        )
+        n_shown = len(evaluation_seeds(recipe))
+        check_range("--show-episode", args.show_episode, 1, n_shown)
     except ValueError as error:
-        text = str(error)
-        for name in sorted(LIMITS, key=len, reverse=True):
-            text = text.replace(name, option(name))
-        parser.error(text)
+        parser.error(str(error))
     return recipe
 
 
-def tell_story(recipe: Mapping[str, Any]) -> None:
-    """Learn the recipe's game and print all of it, from the world to the proof."""
-    env = make_env(recipe["env_id"], **recipe["env_kwargs"])
-    Qtable = initialize_q_table(env.observation_space.n, env.action_space.n)
-    history: list[tuple[float, float]] = []
-    goals: list[tuple[int, list[float]]] = []  # (episode, V) when the goal was reached
-    total_steps = 0
-
-    def on_episode(episode: int, epsilon: float, steps: int, G: float) -> None:
-        nonlocal total_steps
-        total_steps += steps
-        history.append((epsilon, G))
-        if G > 0 and len(goals) < 30:
-            goals.append((episode, [max(row) for row in Qtable]))
-
-    show_world(env, recipe)
-    numbers = [f"{name}={recipe[name]}" for name in LIMITS if recipe[name] is not None]
-    print("\nLEARNING\n" + textwrap.fill(", ".join(numbers), 79))
-    start = time.perf_counter()
-    learn(env, Qtable, recipe, on_episode=on_episode)
-    seconds = time.perf_counter() - start
-    show_learning(history)
-
-    rows = about_game(env)[2]
-    for times in (1, 3, 10, 30) if rows else ():
-        for episode, V in goals[times - 1 : times]:
-            print(
-                f"\nHOW VALUE SPREADS: V(s) in episode {episode}, the goal reached {times}x"
-            )
-            show_map(rows, [f"{value:.3g}" if value else "." for value in V])
-
-    show_agent(env, {**recipe, "qtable": Qtable})
-    print(f"\n{total_steps:,} environment steps in {seconds:.1f} seconds.")
-    print("Next: another game (see --list) or other numbers (see --help).")
+def one_line(error: BaseException) -> str:
+    """What an error says, fit for a terminal whatever a stranger's file put into it."""
+    return "".join(c if c.isprintable() else " " for c in str(error)[:300])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 130 after Ctrl-C."""
-    parser = Parser(
-        description="Learn a game by tabular Q-learning, and show how it went. "
-        "A recipe is a game with all its numbers; the options replace some of them."
-    )
-    add_recipe(parser, nargs="?", default="frozenlake")
-    parser.add_argument("--list", action="store_true", help="list the recipes and exit")
-    args = parser.parse_args(argv)
-    if args.list:
-        for name, recipe in RECIPES.items():
-            line = f"{name:25}{recipe['n_training_episodes']:>6} episodes of "
-            print(line + f"{recipe['env_id']:17}{recipe['env_kwargs'] or ''}".rstrip())
-        return 0
-    recipe = chosen_recipe(parser, args)
+def exit_code(prog: str, command: Callable[[], object]) -> int:
+    """The exit code of a command, of which whatever happens becomes one line at most.
+
+    0, or what argparse says; 1 for a failure, 130 after Ctrl-C.
+    """
+    sys.stdout = sys.stdout or io.StringIO()  # a shell can close them: `>&-`, `2>&-`
+    sys.stderr = sys.stderr or io.StringIO()
     try:
-        tell_story(recipe)
+        command()
+        sys.stdout.flush()
+        return 0
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
-    return 0
+    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
+        return 1
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        return 1
+    finally:
+        for name in ("stdout", "stderr"):  # what cannot be written is dropped
+            try:
+                getattr(sys, name).flush()
+            except OSError:
+                setattr(sys, name, io.StringIO())
+
+
+def command_line(argv: Sequence[str]) -> None:
+    """Do what one command line says."""
+    parser = Parser(
+        prog="qlearning.py",
+        description="Learn a game by tabular Q-learning, and show how it went. "
+        "A recipe is a game with all its numbers; the options replace some of them.",
+    )
+    add_recipe(parser, argv, nargs="?", default="frozenlake")
+    parser.add_argument("--list", action="store_true", help="list the recipes and exit")
+    args = parser.parse_args(argv)
+    if not args.list:
+        return tell_story(chosen_recipe(parser, args), args.show_episode)
+    for name, recipe in RECIPES.items():
+        game = f"{recipe['env_id']} {recipe['env_kwargs'].get('map_name', '')}".rstrip()
+        print(f"{name:25}{recipe['n_training_episodes']:>6} episodes of {game}")
+        print(f"    {LESSONS[name]}")
+    print("They are seven settings of three games: lake, taxi and cliff.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    return exit_code("qlearning.py", lambda: command_line(given))
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # let `python qlearning.py | head` end in silence
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())
