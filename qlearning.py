@@ -285,7 +285,7 @@ def table_size(env: Env) -> tuple[int, int]:
         if getattr(space, "start", None) != 0:  # what only a Discrete space has
             raise ValueError(
                 f"a Q-table needs an environment with a Discrete {name} from 0, not "
-                f"{space}: number what can be counted in a wrapper (README shows one)"
+                f"{space}; what can be counted, a wrapper can number (see README)"
             )
     return int(env.observation_space.n), int(env.action_space.n)
 
