@@ -20,6 +20,7 @@ Hugging Face Deep RL Course, Unit 2. The words, each with one meaning:
 """
 
 import argparse
+import contextlib
 import functools
 import io
 import math
@@ -191,7 +192,7 @@ def train(
         min_learning_rate = learning_rate
     check_table(env, Qtable)
     check_range("n_training_episodes", n_training_episodes, 1, 10**9)
-    check_range("max_steps", max_steps, 1, 10**9)
+    check_range("max_steps", max_steps, 1, 10**6)
     check_range("max_epsilon", max_epsilon, 0, 1)
     check_range("min_epsilon", min_epsilon, 0, max_epsilon)
     check_range("decay_rate", decay_rate, 0, 1000)
@@ -258,7 +259,7 @@ def evaluate_agent(
     `seed` holds one reset seed for each episode, or nothing.
     """
     check_table(env, Q)
-    check_range("max_steps", max_steps, 1, 10**9)
+    check_range("max_steps", max_steps, 1, 10**6)
     check_range("n_eval_episodes", n_eval_episodes, 1, 10**9)
     if 0 < len(seed) < n_eval_episodes:
         raise ValueError(f"{n_eval_episodes} episodes, but only {len(seed)} seeds")
@@ -363,6 +364,12 @@ def value_iteration(env: Env, gamma: float) -> QTable:
     raise ValueError(f"the values never settle at gamma={gamma}: take a smaller gamma")
 
 
+def step_limit(env: Env, max_steps: int) -> int:
+    """After how many steps an episode ends: max_steps, or the environment's own limit."""
+    own = env.spec.max_episode_steps if env.spec else None
+    return min(max_steps, own or max_steps)
+
+
 def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -> float:
     """The expected score within max_steps, computed from the rules and not sampled.
 
@@ -371,7 +378,7 @@ def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -
     is not settled after 10,000 steps.
     """
     P, starts = rules(env), rules(env, "initial_state_distrib")
-    steps = min(max_steps, (env.spec and env.spec.max_episode_steps) or max_steps)
+    steps = step_limit(env, max_steps)
     V, old_V = [0.0] * len(P), [math.nan]
     policy = None if Qtable is None else [argmax(row) for row in Qtable]
     for _ in range(min(steps, 10_000)):  # from the last step backwards
@@ -392,7 +399,7 @@ HYPERPARAMETERS: dict[str, tuple[Any, float, float, str]] = {
     "learning_rate": (0.7, 1e-6, 1.0, "alpha, the share of the TD error to correct"),
     "min_learning_rate": (None, 1e-6, 1.0, "what alpha decays to; None: it stays"),
     "gamma": (0.95, 0.0, 1.0, "what a reward is worth one step later"),
-    "max_steps": (99, 1, 10**9, "after so many steps an episode is cut short"),
+    "max_steps": (99, 1, 10**6, "after so many steps an episode is cut short"),
     "max_epsilon": (1.0, 0.0, 1.0, "share of random actions in the first episode"),
     "min_epsilon": (0.05, 0.0, 1.0, "what that share decays to"),
     "decay_rate": (0.0005, 0.0, 1000.0, "how fast epsilon decays, and alpha"),
@@ -658,15 +665,18 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
         "\nFIRST LESSONS: Q(s,a) = Q(s,a) + alpha * (r + gamma * max Q(s',a') - Q(s,a))"
     )
     for episode, (state, action, reward, new_state, terminated) in diary.steps:
-        alpha = exponential_decay(episode - 1, low or high, high, rate)
         old, future = Qtable[state][action], 0 if terminated else max(Qtable[new_state])
-        step = Qtable, state, action, reward, new_state, alpha, gamma, terminated
-        new = td_update(*step)
+        alpha = exponential_decay(episode - 1, low or high, high, rate)
+        about = reward, new_state, alpha, gamma
+        new = td_update(Qtable, state, action, *about, terminated)
         if lessons and new != old and (len(lessons) == 2 or future not in (0, start)):
             print(f"\nEpisode {episode}, the first value {lessons.pop(0)}:")
-            error = f"({reward:g} + {gamma:g} * {future:.4g} - {old:.4g})"
-            name = f"Q({state_name(diary, state)}, {names[action]})"
-            print(f"  {name} = {old:.4g} + {alpha:.4g} * {error} = {new:.4g}")
+            then, before = (
+                f"({x:.4g})" if x < 0 else f"{x:.4g}" for x in (future, old)
+            )
+            error = f"({reward:g} + {gamma:g} * {then} - {before})"
+            print(f"  Q({state_name(diary, state)}, {names[action]})", end="")
+            print(f" = {old:.4g} + {alpha:.4g} * {error} = {new:.4g}")
         reached = terminated and reward > 0 and not is_taxi(diary)
         goals += reached
         if reached and goals in (1, 3, 10, 30):
@@ -685,7 +695,7 @@ def show_learning(history: Sequence[tuple[float, float]]) -> None:
     print("episodes  epsilon  mean score since the line above, exploring included")
     for end, part, mean in zip(ends, parts, means):
         bar = printable("█", "#") * round(40 * (mean - low) / (high - low or 1))
-        print(f"{end:>8}{part[-1][0]:>9.3f}{mean:>9.2f}  {bar}".rstrip())
+        print(f"{end:>8}{part[-1][0]:>9.3f}{mean:>11.2f}  {bar}".rstrip())
 
 
 def show_table(env: Env, model: Mapping[str, Any], states: Iterable[int]) -> None:
@@ -778,14 +788,14 @@ def show_agent(
 
 
 def show_proof(env: Env, model: Mapping[str, Any]) -> None:
-    """Print how far the table is from the exact one wherever the agent has been."""
+    """Print how far the table is from the exact one in all states that it knows."""
     print("\nTHE PROOF: beside the exact table, solved from the game's own rules")
     try:
         exact = value_iteration(env, model["gamma"])
     except ValueError as error:
         print(f"There is no exact table: {error}.")
         return
-    Qtable, P, steps = model["qtable"], rules(env), model["max_steps"]
+    Qtable, P, steps = model["qtable"], rules(env), step_limit(env, model["max_steps"])
     known = [state for state in range(len(P)) if is_known(model, state)]
     outcomes = [o for s in known for a in range(len(P[s])) for o in P[s][a]]
     ends = {int(new_state) for _, new_state, _, terminated in outcomes if terminated}
@@ -796,43 +806,31 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     equal = sum(gap < 5e-9 for gap in gaps)
     wrong = [s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9]
     mean, std = evaluate_model(env, {**model, "qtable": exact})
-    print(
-        f"It has been in {len(answers)} of {len(P)} states, ends included ({len(ends)})"
-    )
-    print(
-        f"{equal} of {len(gaps)} cells there agree with the exact table to 8 decimals"
-    )
-    print(
-        f"The action is a best one in {len(known) - len(wrong)} of {len(known)} states"
-    )
-    print(f"The exact table scores {mean:.2f} +/- {std:.2f} in the same episodes")
-    try:
-        own, key = exact_score(env, steps, Qtable), exact_score(env, steps, exact)
-        best = exact_score(env, steps)
+    print(f"Known states: {len(known)} of {len(P)}, and {len(ends)} ends beside them")
+    print(f"Cells there that are exact to 8 decimals: {equal} of {len(gaps)}")
+    print(f"Known states with a best action: {len(known) - len(wrong)} of {len(known)}")
+    print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
+    own, key, best = -float(len(wrong)), 0.0, 0.0
+    with contextlib.suppress(ValueError):  # if it is not said where episodes start
+        tables = (Qtable, exact, None)
+        own, key, best = (exact_score(env, steps, table) for table in tables)
         print(
-            f"Expected score within {steps} steps, by the rules and not sampled: {own:.4f}"
+            f"Expected score within {steps} steps, computed from the rules: {own:.4f}"
         )
-        print(
-            f"Of the exact table: {key:.4f}. Of the best play there can be: {best:.4f}"
-        )
-    except ValueError as error:
-        print(f"There is no exact score: {error}.")
-        own, key, best = -len(wrong), 0, 0
-    where = "; ".join(state_name(env, state) for state in wrong[:3])
+        print(f"Of the exact table: {key:.4f}; of the best possible play: {best:.4f}")
+    where = ", ".join(state_name(env, state) for state in wrong[:3])
     if not known:
-        verdict = "nothing learned, as no reward has reached the table yet."
+        verdict = "nothing learned: no reward has reached the table yet"
     elif own < key - 1e-9:
         verdict = f"{key - own:.4f} below the exact table"
-        verdict += f"; worse actions in states such as {where}." if wrong else "."
-    elif equal == len(gaps):
-        verdict = "exact. Wherever it has been, every value is right to 8 decimals."
+        verdict += f"; not the best action in states such as {where}" if where else ""
     elif own > best - 1e-9:
-        verdict = "the best possible score is reached; not every value is exact."
-    else:
         verdict = (
-            "as good as the exact table. Only who counts the steps left gets more."
+            "exact" if equal == len(gaps) else "the best possible score is reached"
         )
-    print(textwrap.fill(f"VERDICT: {verdict}", 79))
+    else:
+        verdict = f"as good as the exact table, {best - own:.4f} below the best play"
+    print(textwrap.fill(f"VERDICT: {verdict}.", 79))
 
 
 def tell_story(recipe: Mapping[str, Any], episode: int = 1) -> None:
