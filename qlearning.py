@@ -659,7 +659,7 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
     start, rate, gamma = (recipe[n] for n in ("initial_value", "decay_rate", "gamma"))
     high, low = recipe["learning_rate"], recipe["min_learning_rate"]
     Qtable = initialize_q_table(*table_size(diary), start)
-    lessons = ["that changes", "that comes from the value of the next state"]
+    lessons = ["the first value that changes", "the first taken from the next state"]
     goals = 0
     print(
         "\nFIRST LESSONS: Q(s,a) = Q(s,a) + alpha * (r + gamma * max Q(s',a') - Q(s,a))"
@@ -670,13 +670,14 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
         about = reward, new_state, alpha, gamma
         new = td_update(Qtable, state, action, *about, terminated)
         if lessons and new != old and (len(lessons) == 2 or future not in (0, start)):
-            print(f"\nEpisode {episode}, the first value {lessons.pop(0)}:")
+            name = state_name(diary, state)
+            print(f"\nEpisode {episode}, state {name}, {lessons.pop(0)}:")
             then, before = (
                 f"({x:.4g})" if x < 0 else f"{x:.4g}" for x in (future, old)
             )
             error = f"({reward:g} + {gamma:g} * {then} - {before})"
-            print(f"  Q({state_name(diary, state)}, {names[action]})", end="")
-            print(f" = {old:.4g} + {alpha:.4g} * {error} = {new:.4g}")
+            print(f"  Q({state}, {names[action]}) = {old:.4g} + {alpha:.4g}", end=" * ")
+            print(f"{error} = {new:.4g}")
         reached = terminated and reward > 0 and not is_taxi(diary)
         goals += reached
         if reached and goals in (1, 3, 10, 30):
@@ -810,26 +811,30 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     print(f"Cells there that are exact to 8 decimals: {equal} of {len(gaps)}")
     print(f"Known states with a best action: {len(known) - len(wrong)} of {len(known)}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
-    own, key, best = -float(len(wrong)), 0.0, 0.0
+    scores: list[float] = []
     with contextlib.suppress(ValueError):  # if it is not said where episodes start
-        tables = (Qtable, exact, None)
-        own, key, best = (exact_score(env, steps, table) for table in tables)
+        scores = [exact_score(env, steps, table) for table in (Qtable, exact, None)]
         print(
-            f"Expected score within {steps} steps, computed from the rules: {own:.4f}"
+            f"Expected score in {steps} steps, computed from the rules: {scores[0]:.4f}"
         )
-        print(f"Of the exact table: {key:.4f}; of the best possible play: {best:.4f}")
-    where = ", ".join(state_name(env, state) for state in wrong[:3])
+        print(
+            "Of the exact table: {1:.4f}; of the best possible play: {2:.4f}".format(
+                *scores
+            )
+        )
+    own, key, best = scores or (0.0, 0.0, 0.0)
     if not known:
         verdict = "nothing learned: no reward has reached the table yet"
-    elif own < key - 1e-9:
-        verdict = f"{key - own:.4f} below the exact table"
+    elif own < key - 1e-9 or (wrong and not scores):
+        verdict = f"{key - own:.4f} below the exact table" if scores else "not exact"
+        where = ", ".join(state_name(env, state) for state in wrong[:3])
         verdict += f"; not the best action in states such as {where}" if where else ""
-    elif own > best - 1e-9:
+    elif own < best - 1e-9:
+        verdict = f"as good as the exact table, {best - own:.4f} below the best play"
+    else:
         verdict = (
             "exact" if equal == len(gaps) else "the best possible score is reached"
         )
-    else:
-        verdict = f"as good as the exact table, {best - own:.4f} below the best play"
     print(textwrap.fill(f"VERDICT: {verdict}.", 79))
 
 
