@@ -35,14 +35,12 @@ from operator import index
 from typing import Any, NoReturn
 
 Env = Any  # a gymnasium.Env
-Row = Sequence[float]
-Values = list[float]
-QTable = list[Values]  # a NumPy array works as well, in every function
 Step = tuple[int, int, float, int, bool]  # state, action, reward, new_state, terminated
+# list[list[float]] is a Q-table: a NumPy array works as well, in every function.
 
 
 # ------------------ What is a state worth? --------------------------------------------
-def discounted_return(rewards: Row, gamma: float) -> float:
+def discounted_return(rewards: list[float], gamma: float) -> float:
     """G = r1 + gamma r2 + gamma^2 r3 + ..., summed from the end. [book, eq. 3.8]
 
     >>> discounted_return([-1, -1, -1, -1], gamma=1)
@@ -54,7 +52,9 @@ def discounted_return(rewards: Row, gamma: float) -> float:
     return G
 
 
-def monte_carlo_update(V: Values, state: int, G: float, learning_rate: float) -> float:
+def monte_carlo_update(
+    V: list[float], state: int, G: float, learning_rate: float
+) -> float:
     """The new V(s) <- V(s) + alpha [G - V(s)], once the episode is over. [eq. 6.1]
 
     >>> round(monte_carlo_update([0.0], state=0, G=3, learning_rate=0.1), 8)
@@ -65,7 +65,7 @@ def monte_carlo_update(V: Values, state: int, G: float, learning_rate: float) ->
 
 
 def td0_update(
-    V: Values,
+    V: list[float],
     state: int,
     reward: float,
     new_state: int,
@@ -86,7 +86,7 @@ def td0_update(
 # ------------------ Step 1: initialize the Q-table ------------------------------------
 def initialize_q_table(
     state_space: int, action_space: int, initial_value: float = 0.0
-) -> QTable:
+) -> list[list[float]]:
     """A row for every state, in it a value for every action. [section 2.6 on the start]
 
     Zeros, or an optimistic value: then whatever was not tried yet looks best.
@@ -101,7 +101,7 @@ def initialize_q_table(
 
 # ------------------ Step 2: choose an action ------------------------------------------
 # Off-policy: the epsilon-greedy policy acts, and the greedy policy is learned about.
-def argmax(values: Row) -> int:
+def argmax(values: list[float]) -> int:
     """The index of the largest value, the first one where several are equal.
 
     >>> argmax([0.0, 0.95, 0.9025, 0.95])
@@ -110,13 +110,13 @@ def argmax(values: Row) -> int:
     return max(range(len(values)), key=lambda action: values[action])
 
 
-def greedy_policy(Qtable: Sequence[Row], state: int) -> int:
+def greedy_policy(Qtable: list[list[float]], state: int) -> int:
     """The best action known: the policy that is learned about, and the final one."""
     return argmax(Qtable[state])
 
 
 def epsilon_greedy_policy(
-    Qtable: Sequence[Row], state: int, epsilon: float, rng: Any = random
+    Qtable: list[list[float]], state: int, epsilon: float, rng: "Any" = random
 ) -> int:
     """With probability epsilon any action, a best one among them; else a best one. [2.2]
 
@@ -146,7 +146,7 @@ def exponential_decay(
 
 # ------------------ Steps 3 and 4: act and observe, then update Q(s,a) ----------------
 def td_update(
-    Qtable: QTable,
+    Qtable: list[list[float]],
     state: int,
     action: int,
     reward: float,
@@ -174,14 +174,14 @@ def train(
     decay_rate: float,
     env: Env,
     max_steps: int,
-    Qtable: QTable,
+    Qtable: list[list[float]],
     learning_rate: float = 0.7,
     gamma: float = 0.95,
     *,
     min_learning_rate: float | None = None,
     seed: int | None = None,
     on_episode: Callable[[int, float, int, float], object] | None = None,
-) -> QTable:
+) -> list[list[float]]:
     """The same Qtable, improved in place by Q-learning. [book, section 6.5; course]
 
     `min_learning_rate` lets alpha decay by the formula of epsilon; without it alpha
@@ -193,12 +193,12 @@ def train(
     check_table(env, Qtable)
     check_range("n_training_episodes", n_training_episodes, 1, 10**9)
     check_range("max_steps", max_steps, 1, 10**6)
-    check_range("max_epsilon", max_epsilon, 0, 1)
-    check_range("min_epsilon", min_epsilon, 0, max_epsilon)
-    check_range("decay_rate", decay_rate, 0, 1000)
-    check_range("learning_rate", learning_rate, 1e-6, 1)
+    check_range("max_epsilon", max_epsilon, 0.0, 1.0)
+    check_range("min_epsilon (up to max_epsilon)", min_epsilon, 0.0, max_epsilon)
+    check_range("decay_rate", decay_rate, 0.0, 1000.0)
+    check_range("learning_rate", learning_rate, 1e-6, 1.0)
     check_range("min_learning_rate", min_learning_rate, 1e-6, learning_rate)
-    check_range("gamma", gamma, 0, 1)
+    check_range("gamma", gamma, 0.0, 1.0)
     if not (on_episode is None or callable(on_episode)):
         raise ValueError(f"on_episode must be a function, not {on_episode!r}")
     rng = random.Random(seed)
@@ -235,7 +235,7 @@ def train(
 
 # ------------------ Evaluation: the greedy policy plays, nothing is learned -----------
 def rollout(
-    env: Env, Qtable: Sequence[Row], state: int, max_steps: int
+    env: Env, Qtable: list[list[float]], state: int, max_steps: int
 ) -> Iterator[Step]:
     """The steps of a greedy episode, from the state in which the environment is."""
     for _ in range(max_steps):
@@ -251,7 +251,7 @@ def evaluate_agent(
     env: Env,
     max_steps: int,
     n_eval_episodes: int,
-    Q: Sequence[Row],
+    Q: list[list[float]],
     seed: Sequence[int],
 ) -> tuple[float, float]:
     """Mean and (population) standard deviation of the greedy policy's scores. [course]
@@ -274,16 +274,20 @@ def evaluate_agent(
 
 # ------------------ What both loops ask for, and the progress bar ---------------------
 def check_range(name: str, value: Any, lowest: float, highest: float) -> None:
-    """ValueError unless the value is in its range, the ends included."""
-    if not lowest <= value <= highest:  # so a NaN is refused as well
-        raise ValueError(f"{name} must be from {lowest} to {highest}, not {value}")
+    """ValueError unless the value is in its range, and whole where the lowest is."""
+    kind, text = (Integral, "whole ") if isinstance(lowest, int) else (Real, "")
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    if not fits or not lowest <= value <= highest:  # so a NaN is refused as well
+        wanted = f"a {text}number from {lowest} to {highest}"
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
 def table_size(env: Env) -> tuple[int, int]:
     """How many states and actions there are; ValueError if no table can hold them."""
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
-        if getattr(space, "start", None) != 0:  # what only a Discrete space has
+        is_whole = isinstance(getattr(space, "n", None), Integral)
+        if not (is_whole and getattr(space, "start", None) == 0):
             raise ValueError(
                 f"a Q-table needs an environment with a Discrete {name} from 0, not "
                 f"{space}; what can be counted, a wrapper can number (see README)"
@@ -291,19 +295,23 @@ def table_size(env: Env) -> tuple[int, int]:
     return int(env.observation_space.n), int(env.action_space.n)
 
 
-def check_table(env: Env, Qtable: Sequence[Row]) -> None:
+def check_table(env: Env, Qtable: list[list[float]]) -> None:
     """ValueError unless the table has a row of numbers of its own for every state."""
     states, actions = table_size(env)
-    rows = list(Qtable)
+    rows: list[Any] = list(Qtable)
     if len(rows) != states or {len(row) for row in rows} != {actions}:
         widths = " or ".join(str(width) for width in sorted({len(row) for row in rows}))
         raise ValueError(
             f"the Q-table is {len(rows)} x {widths or 0}, and this environment has "
             f"{states} states x {actions} actions"
         )
-    lists = [id(row) for row in rows if isinstance(row, list)]
-    if len(set(lists)) < len(lists):
+    own = [id(row) for row in rows if not isinstance(row, tuple)]  # what can change
+    if len(set(own)) < len(own):
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
+    if "float" not in str(
+        getattr(rows[0], "dtype", "float")
+    ):  # NumPy's: it would round
+        raise ValueError(f"the Q-table is made of {rows[0].dtype}, and needs floats")
     if not math.isfinite(sum(sum(row) for row in rows)):
         raise ValueError("the Q-table has a cell that is not a finite number")
 
@@ -336,7 +344,7 @@ def rules(env: Env, part: str = "P") -> Any:
     return getattr(env.unwrapped, part)
 
 
-def bellman_backup(P: Any, V: Row, gamma: float) -> QTable:
+def bellman_backup(P: Any, V: list[float], gamma: float) -> list[list[float]]:
     """Q(s,a) = the expected r + gamma V(s') over all that can happen. [book, eq. 4.6]"""
 
     def expected(outcomes: Sequence[tuple[float, int, float, bool]]) -> float:
@@ -348,7 +356,7 @@ def bellman_backup(P: Any, V: Row, gamma: float) -> QTable:
     return [[expected(P[s][a]) for a in range(len(P[s]))] for s in range(len(P))]
 
 
-def value_iteration(env: Env, gamma: float) -> QTable:
+def value_iteration(env: Env, gamma: float) -> list[list[float]]:
     """The exact Q-table: Bellman's optimality equation, solved. [section 4.4, eq. 4.10]
 
     ValueError if there are no rules, or if the values never settle (at gamma = 1).
@@ -370,7 +378,9 @@ def step_limit(env: Env, max_steps: int) -> int:
     return min(max_steps, own or max_steps)
 
 
-def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -> float:
+def exact_score(
+    env: Env, max_steps: int, Qtable: list[list[float]] | None = None
+) -> float:
     """The expected score within max_steps, computed from the rules and not sampled.
 
     Of the table's greedy policy; without a table, of the best play there can be, which
@@ -392,8 +402,7 @@ def exact_score(env: Env, max_steps: int, Qtable: Sequence[Row] | None = None) -
 
 
 # ------------------ The hyperparameters, and the games with theirs --------------------
-# The one home of each: the course's value, lowest, highest, meaning. Where the lowest is
-# a whole number, only whole numbers will do.
+# The one home of each: the course's value, lowest, highest, meaning.
 HYPERPARAMETERS: dict[str, tuple[Any, float, float, str]] = {
     "n_training_episodes": (10_000, 1, 10**9, "how many episodes to learn from"),
     "learning_rate": (0.7, 1e-6, 1.0, "alpha, the share of the TD error to correct"),
@@ -455,10 +464,11 @@ LESSONS = {
     "frozenlake-8x8": "a goal hard to find: why equal values are broken at random",
     "frozenlake-slippery": "luck: why alpha must shrink, and why 0.74 is the optimum",
     "frozenlake-8x8-slippery": "luck and a far goal: an optimistic start finds it sooner",
-    "taxi-exact": "the same taxi, exact in a third of the steps, by optimism alone",
+    "taxi-exact": "perfect from every start in a third of the steps, by optimism",
     "cliffwalking": "the cliff: random steps fall off, the greedy policy does not",
 }
-SAME_GAMES = ("Taxi-v3", "Taxi-v4"), ("CliffWalking-v0", "CliffWalking-v1")
+SAME_GAMES = {"Taxi-v3": "Taxi-v4", "CliffWalking-v0": "CliffWalking-v1"}
+SAME_GAMES |= {new: old for old, new in SAME_GAMES.items()}
 
 
 def check_numbers(
@@ -468,15 +478,10 @@ def check_numbers(
 
     `called` tells how to call a hyperparameter in the message.
     """
-    for name in [name for name in HYPERPARAMETERS if name in numbers]:
-        value, (_, lowest, highest, _) = numbers[name], HYPERPARAMETERS[name]
-        if value is None and name in ("min_learning_rate", "seed"):
-            continue
-        kind, whole = (Integral, "whole ") if type(lowest) is int else (Real, "")
-        is_number = isinstance(value, kind) and not isinstance(value, bool)
-        if not is_number:
-            raise ValueError(f"{called(name)} must be a {whole}number, not {value!r}")
-        check_range(called(name), value, lowest, highest)
+    for name, (_, lowest, highest, _) in HYPERPARAMETERS.items():
+        may_be_none = name in ("min_learning_rate", "seed")
+        if name in numbers and not (may_be_none and numbers[name] is None):
+            check_range(called(name), numbers[name], lowest, highest)
     pairs = {"min_epsilon": "max_epsilon", "min_learning_rate": "learning_rate"}
     for low, high in pairs.items():
         if (numbers.get(low) or 0) > numbers.get(high, 1):
@@ -494,15 +499,13 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`, and for an id that Gymnasium has retired the game by its new id."""
     import gymnasium as gym  # only here: all above runs without it
 
-    for ids in SAME_GAMES:
-        if env_id in ids and env_id not in gym.registry:
-            (other_id,) = set(ids) - {env_id}
-            say_once(f"note: {env_id} is called {other_id} in this Gymnasium")
-            return gym.make(other_id, **kwargs)
+    if env_id in SAME_GAMES and env_id not in gym.registry:
+        say_once(f"note: {env_id} is called {SAME_GAMES[env_id]} in this Gymnasium")
+        env_id = SAME_GAMES[env_id]
     return gym.make(env_id, **kwargs)
 
 
-def learn(env: Env, recipe: Mapping[str, Any], **more: Any) -> QTable:
+def learn(env: Env, recipe: Mapping[str, Any], **more: Any) -> list[list[float]]:
     """A new Q-table, trained with all the numbers of a recipe."""
     Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
     numbers = {name: recipe[name] for name in HYPERPARAMETERS}
@@ -591,7 +594,7 @@ def show_map(rows: Sequence[str], text: Callable[[int, str, int], str]) -> None:
 
 
 def show_values(
-    rows: Sequence[str], Qtable: Sequence[Row], start: float, arrows: Sequence[str]
+    rows: Sequence[str], Qtable: list[list[float]], start: float, arrows: Sequence[str]
 ) -> None:
     """Print V(s) = max Q(s,a) on the map, behind an arrow for the greedy action."""
 
@@ -659,7 +662,10 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
     start, rate, gamma = (recipe[n] for n in ("initial_value", "decay_rate", "gamma"))
     high, low = recipe["learning_rate"], recipe["min_learning_rate"]
     Qtable = initialize_q_table(*table_size(diary), start)
-    lessons = ["the first value that changes", "the first taken from the next state"]
+    lessons = [
+        "the first value that changes",
+        "the first that builds on a learned value",
+    ]
     goals = 0
     print(
         "\nFIRST LESSONS: Q(s,a) = Q(s,a) + alpha * (r + gamma * max Q(s',a') - Q(s,a))"
@@ -678,7 +684,7 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
             error = f"({reward:g} + {gamma:g} * {then} - {before})"
             print(f"  Q({state}, {names[action]}) = {old:.4g} + {alpha:.4g}", end=" * ")
             print(f"{error} = {new:.4g}")
-        reached = terminated and reward > 0 and not is_taxi(diary)
+        reached = bool(rows) and terminated and reward > 0 and not is_taxi(diary)
         goals += reached
         if reached and goals in (1, 3, 10, 30):
             print(
@@ -807,9 +813,11 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     equal = sum(gap < 5e-9 for gap in gaps)
     wrong = [s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9]
     mean, std = evaluate_model(env, {**model, "qtable": exact})
-    print(f"Known states: {len(known)} of {len(P)}, and {len(ends)} ends beside them")
+    print(
+        f"States that a value has reached: {len(known)} of {len(P)}; ends beside: {len(ends)}"
+    )
     print(f"Cells there that are exact to 8 decimals: {equal} of {len(gaps)}")
-    print(f"Known states with a best action: {len(known) - len(wrong)} of {len(known)}")
+    print(f"States with a best action: {len(known) - len(wrong)} of {len(known)}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
     scores: list[float] = []
     with contextlib.suppress(ValueError):  # if it is not said where episodes start
@@ -830,7 +838,7 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
         where = ", ".join(state_name(env, state) for state in wrong[:3])
         verdict += f"; not the best action in states such as {where}" if where else ""
     elif own < best - 1e-9:
-        verdict = f"as good as the exact table, {best - own:.4f} below the best play"
+        verdict = f"no worse than the exact table, {best - own:.4f} below the best play"
     else:
         verdict = (
             "exact" if equal == len(gaps) else "the best possible score is reached"
