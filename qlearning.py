@@ -286,8 +286,7 @@ def table_size(env: Env) -> tuple[int, int]:
     """How many states and actions there are; ValueError if no table can hold them."""
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
-        is_whole = isinstance(getattr(space, "n", None), Integral)
-        if not (is_whole and getattr(space, "start", None) == 0):
+        if not (hasattr(space, "n") and getattr(space, "start", None) == 0):
             raise ValueError(
                 f"a Q-table needs an environment with a Discrete {name} from 0, not "
                 f"{space}; what can be counted, a wrapper can number (see README)"
@@ -617,13 +616,10 @@ def show_world(env: Env, model: Mapping[str, Any]) -> None:
     sizes = f"{table_size(env)[0]} states, {len(names)} actions: {numbered}"
     print(*filter(None, [text, textwrap.fill(sizes, 79)]), sep="\n")
     if model.get("env_kwargs", {}).get("is_slippery"):
-        print(
-            "The ice is slippery: a step may go to one side of where it was meant to."
-        )
+        print("Slippery: a step may go to one side of where it was meant to go.")
     if is_taxi(env):  # its own drawing has the walls
-        print(
-            *[b"".join(row).decode() for row in env.unwrapped.desc.tolist()], sep="\n"
-        )
+        drawing = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
+        print(*drawing, sep="\n")
     elif rows:
         print("The states are numbered row by row, from 0 at the top left.\n")
         show_map(rows, lambda _, letter, __: letter)
@@ -662,14 +658,9 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
     start, rate, gamma = (recipe[n] for n in ("initial_value", "decay_rate", "gamma"))
     high, low = recipe["learning_rate"], recipe["min_learning_rate"]
     Qtable = initialize_q_table(*table_size(diary), start)
-    lessons = [
-        "the first value that changes",
-        "the first that builds on a learned value",
-    ]
+    lessons = ["the first value that changes", "the first built on a learned value"]
     goals = 0
-    print(
-        "\nFIRST LESSONS: Q(s,a) = Q(s,a) + alpha * (r + gamma * max Q(s',a') - Q(s,a))"
-    )
+    print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
     for episode, (state, action, reward, new_state, terminated) in diary.steps:
         old, future = Qtable[state][action], 0 if terminated else max(Qtable[new_state])
         alpha = exponential_decay(episode - 1, low or high, high, rate)
@@ -679,7 +670,7 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
             name = state_name(diary, state)
             print(f"\nEpisode {episode}, state {name}, {lessons.pop(0)}:")
             then, before = (
-                f"({x:.4g})" if x < 0 else f"{x:.4g}" for x in (future, old)
+                f"({q:.4g})" if q < 0 else f"{q:.4g}" for q in (future, old)
             )
             error = f"({reward:g} + {gamma:g} * {then} - {before})"
             print(f"  Q({state}, {names[action]}) = {old:.4g} + {alpha:.4g}", end=" * ")
@@ -688,21 +679,21 @@ def show_beginning(diary: Diary, recipe: Mapping[str, Any]) -> None:
         goals += reached
         if reached and goals in (1, 3, 10, 30):
             print(
-                f"\nHOW VALUE SPREADS: V(s) in episode {episode}, the goal reached {goals}x"
+                f"\nHOW VALUE SPREADS: V(s) in episode {episode}, goal reached {goals}x"
             )
             show_values(rows, Qtable, start, [""] * len(names))
 
 
-def show_learning(history: Sequence[tuple[float, float]]) -> None:
-    """Print how the (epsilon, score) of the episodes went, finer lines first."""
+def show_learning(history: Sequence[tuple[int, float, int, float]]) -> None:
+    """Print how the episodes went, as `on_episode` was told it: finer lines first."""
     ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
     parts = [history[start:end] for start, end in zip([0, *ends], ends)]
-    means = [statistics.fmean(score for _, score in part) for part in parts]
+    means = [statistics.fmean(score for *_, score in part) for part in parts]
     low, high = min(0, *means), max(0, *means)
     print("episodes  epsilon  mean score since the line above, exploring included")
     for end, part, mean in zip(ends, parts, means):
         bar = printable("█", "#") * round(40 * (mean - low) / (high - low or 1))
-        print(f"{end:>8}{part[-1][0]:>9.3f}{mean:>11.2f}  {bar}".rstrip())
+        print(f"{end:>8}{part[-1][1]:>9.3f}{mean:>11.2f}  {bar}".rstrip())
 
 
 def show_table(env: Env, model: Mapping[str, Any], states: Iterable[int]) -> None:
@@ -744,11 +735,8 @@ def show_episode(env: Env, model: Mapping[str, Any], steps: Sequence[Step]) -> N
     states = [steps[0][0], *(new_state for _, _, _, new_state, _ in steps)]
     places = [state // 20 if is_taxi(env) else state for state in states]
     letter = "".join(rows)[places[-1]] if rows else ""
-    end = {"G": "the goal is reached", "H": "it fell into a hole"}.get(
-        letter, "it ended"
-    )
-    if is_taxi(env):
-        end = "the passenger has arrived"
+    ends = {"G": "the goal is reached", "H": "it fell into a hole"}
+    end = "the passenger has arrived" if is_taxi(env) else ends.get(letter, "it ended")
     if not steps[-1][-1]:
         end = "it was cut short"
     falls = sum(reward == -100 for _, _, reward, _, _ in steps)
@@ -779,9 +767,7 @@ def show_agent(
         arrows = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], printable("←↓→↑", "<v>^")))
         signs = [arrows[name] for name in names]
         show_values(rows, Qtable, model.get("initial_value", 0.0), signs)
-    print(
-        f"\nONE EPISODE: number {episode} of those that are scored (reset seed {seed})"
-    )
+    print(f"\nONE EPISODE: number {episode} of the scored ones (reset seed {seed})")
     show_episode(env, model, steps)
 
     mean, std = evaluate_model(env, model)
@@ -813,36 +799,30 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     equal = sum(gap < 5e-9 for gap in gaps)
     wrong = [s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9]
     mean, std = evaluate_model(env, {**model, "qtable": exact})
-    print(
-        f"States that a value has reached: {len(known)} of {len(P)}; ends beside: {len(ends)}"
-    )
+    reached = f"{len(known)} of {len(P)}, and {len(ends)} ends beside them"
+    print(f"States that a value has reached: {reached}")
     print(f"Cells there that are exact to 8 decimals: {equal} of {len(gaps)}")
     print(f"States with a best action: {len(known) - len(wrong)} of {len(known)}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
-    scores: list[float] = []
-    with contextlib.suppress(ValueError):  # if it is not said where episodes start
-        scores = [exact_score(env, steps, table) for table in (Qtable, exact, None)]
-        print(
-            f"Expected score in {steps} steps, computed from the rules: {scores[0]:.4f}"
-        )
-        print(
-            "Of the exact table: {1:.4f}; of the best possible play: {2:.4f}".format(
-                *scores
-            )
-        )
-    own, key, best = scores or (0.0, 0.0, 0.0)
+    own = key = best = math.nan  # where it is not said how episodes start
+    with contextlib.suppress(ValueError):
+        tables = (Qtable, exact, None)
+        own, key, best = (exact_score(env, steps, table) for table in tables)
+        print(f"Expected score in {steps} steps, by the rules: {own:.4f}")
+        print(f"Of the exact table: {key:.4f}; of the best possible play: {best:.4f}")
+    verdict = "not exact"
     if not known:
         verdict = "nothing learned: no reward has reached the table yet"
-    elif own < key - 1e-9 or (wrong and not scores):
-        verdict = f"{key - own:.4f} below the exact table" if scores else "not exact"
+    elif own < key - 1e-9:
         where = ", ".join(state_name(env, state) for state in wrong[:3])
+        verdict = f"{key - own:.4f} below the exact table"
         verdict += f"; not the best action in states such as {where}" if where else ""
     elif own < best - 1e-9:
         verdict = f"no worse than the exact table, {best - own:.4f} below the best play"
-    else:
-        verdict = (
-            "exact" if equal == len(gaps) else "the best possible score is reached"
-        )
+    elif equal == len(gaps):
+        verdict = "exact"
+    elif own > best - 1e-9:
+        verdict = "the best possible score is reached"
     print(textwrap.fill(f"VERDICT: {verdict}.", 79))
 
 
@@ -856,7 +836,7 @@ def tell_story(recipe: Mapping[str, Any], episode: int = 1) -> None:
     start = time.perf_counter()
     Qtable = learn(env, recipe, on_episode=lambda *told: history.append(told))
     seconds = time.perf_counter() - start
-    show_learning([(epsilon, score) for _, epsilon, _, score in history])
+    show_learning(history)
     show_beginning(env, recipe)
     show_agent(env, {**recipe, "qtable": Qtable}, episode)
     total_steps = sum(steps for _, _, steps, _ in history)
