@@ -555,10 +555,11 @@ def describe(env: Env) -> tuple[str, list[str], list[str]]:
     """What the game is about, its actions, and its map if there is one that fits."""
     game = type(env.unwrapped).__name__
     numbered = " ".join(f"action{action}" for action in range(table_size(env)[1]))
-    text, names, rows = GAMES.get(game, ("", numbered, ""))
+    text, names, letters = GAMES.get(game, ("", numbered, ""))
+    rows = letters.split()
     if game == "FrozenLakeEnv":
-        rows = b" ".join(b"".join(row) for row in env.unwrapped.desc.tolist()).decode()
-    return text, names.split(), rows.split() if len(rows) <= 400 else []
+        rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
+    return text, names.split(), rows if max(map(len, rows), default=0) <= 15 else []
 
 
 def is_taxi(env: Env) -> bool:
