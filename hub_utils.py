@@ -3,67 +3,70 @@
     python hub_utils.py record frozenlake replay.gif          an episode as a video
     python hub_utils.py package taxi --folder my-taxi         all that a push would upload
     python hub_utils.py push taxi --repo-id NAME/q-taxi       upload it (after `hf auth login`)
-    python hub_utils.py load NAME/REPO                        download, evaluate, show
+    python hub_utils.py load NAME/REPO                        fetch, evaluate, show: any model
 
 Vocabulary
     model      the dictionary of the course: hyperparameters, env_id and the `qtable`
     repo_id    NAME/REPO on the Hub: whose it is, and what it is called
     card       the README.md of a repo: for people below, for the Hub's search on top
+    mark       the line in a card below which everything is its owner's
 """
 
-import argparse
-import contextlib
-import json
-import math
-import os
-import pickle
-import pickletools
-import platform
-import struct
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
-import huggingface_hub
-import imageio.v2 as imageio
-from huggingface_hub import (
-    CommitOperationAdd,
-    EvalResult,
-    HfApi,
-    ModelCard,
-    ModelCardData,
-)
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+try:
+    import argparse
+    import contextlib
+    import hashlib
+    import io
+    import json
+    import math
+    import os
+    import pickle
+    import pickletools
+    import platform
+    import re
+    import shutil
+    import struct
+    import subprocess
+    import tempfile
+    import time
+    from collections.abc import Iterator, Mapping, Sequence
+    from numbers import Real
+    from pathlib import Path
+    from typing import Any
 
-import qlearning
-from qlearning import (
-    LIMITS,
-    RECIPES,
-    Env,
-    Row,
-    check_numbers,
-    check_table,
-    make_env,
-    rollout,
-)
+    import gymnasium as gym
+    import huggingface_hub as hf
+    import imageio.v2 as imageio
+    import imageio_ffmpeg  # type: ignore[import-untyped, unused-ignore]
+    from gymnasium.envs.toy_text.frozen_lake import MAPS
+    from huggingface_hub import constants, errors, utils
+
+    import qlearning
+    from qlearning import Env, check_numbers, check_table, make_env, one_line
+except KeyboardInterrupt:  # Ctrl-C in the second that importing takes
+    if __name__ != "__main__":
+        raise
+    print("\nStopped by Ctrl-C.", file=sys.stderr)
+    sys.exit(130)
 
 Model = dict[str, Any]
+hf_utils: Any = utils  # which does not tell mypy what is in it
+AnyPath = str | os.PathLike[str]
+
+
+def require(condition: object, message: str) -> None:
+    """ValueError with this message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
 
 
 # ------------------ Film an episode ---------------------------------------------------
 def record_video(
     env: Env,
-    Qtable: Sequence[Row],
-    out_directory: str | os.PathLike[str],
+    Qtable: list[list[float]],
+    out_directory: AnyPath,
     fps: float = 1,
     *,
     max_steps: int = 99,
@@ -72,67 +75,110 @@ def record_video(
     """The path of a new .mp4 or .gif: one greedy episode, a frame before it and per step.
 
     `out_directory` is the course's name for the path of the file. The same `seed` gives
-    the same episode. Errors: ValueError for an ending or an environment that cannot be
-    filmed, RuntimeError where the renderer is not installed.
+    the same episode. An older film stays until the new one is whole. ValueError: this
+    cannot be filmed. RuntimeError: no renderer, or a broken encoder. OSError: the disk.
     """
-    path = Path(out_directory)
+    path = Path(out_directory).expanduser()
     check_numbers({"max_steps": max_steps, "seed": seed})
     check_table(env, Qtable)
-    options = video_options(path, fps, env.render_mode)
+    check_film(path, fps, env)
+
+    state, _ = env.reset(seed=seed)
+    pictures = [picture(env)]
+    for _ in qlearning.rollout(env, Qtable, int(state), max_steps):
+        pictures.append(picture(env))
+    with arriving_whole(path.parent, path.name) as new:
+        write_film(new / path.name, pictures, float(fps))
+    return path
+
+
+def check_film(path: Path, fps: float, env: Env) -> None:
+    """ValueError or RuntimeError if there can be no such film; draws a frame to know."""
+    is_film = path.suffix.lower() in (".mp4", ".gif") and not path.is_dir()
+    require(is_film, f"a video is a file that ends in .mp4 or .gif, not {path.name!r}")
+    in_range = isinstance(fps, Real) and type(fps) is not bool and 0.01 <= fps <= 100
+    require(in_range, f"fps must be from 0.01 to 100, not {fps!r}")
+    drawn = env.render_mode == "rgb_array"
+    require(drawn, 'to film, make the game with render_mode="rgb_array"')
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # SDL would swallow SIGTERM
     has_screen = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}
     if sys.platform == "linux" and not has_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL asks for a screen
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # and for a sound card
-    with arriving_whole(path) as unfinished:
-        film: Any
-        with imageio.get_writer(unfinished, **options) as film:
-            for _ in rollout(env, Qtable, max_steps, seed):
-                film.append_data(rendered(env))
-    return path
+    env.reset()
+    picture(env)
 
 
-def video_options(path: Path, fps: float, render_mode: str | None) -> dict[str, Any]:
-    """What imageio needs to know for this kind of file; ValueError if it cannot be."""
-    if render_mode != "rgb_array":
-        raise ValueError('to film, make the game with render_mode="rgb_array"')
-    if not 0.01 <= fps <= 100:
-        raise ValueError(f"fps must be from 0.01 to 100, not {fps}")
-    if path.suffix.lower() == ".gif":
-        return {"format": "GIF", "duration": 1000 / fps, "loop": 0}
-    if path.suffix.lower() != ".mp4":
-        raise ValueError(f"a video ends in .mp4 or .gif, and {path.name!r} does not")
-    return {  # H.264 in yuv420p is what every browser plays
-        "format": "FFMPEG",
-        "fps": fps,
-        "codec": "libx264",
-        "pixelformat": "yuv420p",
-        "macro_block_size": 1,  # or imageio would change the size
-        "ffmpeg_log_level": "error",
-        "output_params": ["-movflags", "+faststart"],
-    }
-
-
-def rendered(env: Env) -> Any:
-    """A picture of the environment: height x width x 3, in even sizes as yuv420p asks."""
+def picture(env: Env) -> Any:
+    """The environment as height x width x 3 bytes, in even sizes as yuv420p asks."""
     try:
         frame = env.render()
     except gym.error.DependencyNotInstalled as error:
-        missing = "the renderer is missing: pip install 'gymnasium[toy-text]'"
-        raise RuntimeError(missing) from error
-    height, width = frame.shape[:2]
-    return frame[: height // 2 * 2, : width // 2 * 2]
+        text = "the renderer is missing: pip install 'gymnasium[toy-text]'"
+        raise RuntimeError(text) from error
+    kind: Any = getattr(frame, "dtype", type(frame))
+    shape: list[int] = list(getattr(frame, "shape", []))
+    is_picture = kind == "uint8" and shape[2:] == [3] and min(shape) > 1
+    require(is_picture, f"render() gives no picture of bytes, but {kind} {shape}")
+    return frame[: shape[0] // 2 * 2, : shape[1] // 2 * 2]
+
+
+def write_film(path: Path, pictures: list[Any], fps: float) -> None:
+    """Write the pictures as one film; RuntimeError if what was written is not whole."""
+    require(
+        len({p.shape for p in pictures}) == 1, "render() changes the picture's size"
+    )
+    if path.suffix.lower() == ".gif":
+        how: Any = {"format": "GIF", "duration": 1000 / fps, "loop": 0}
+        content: Any = imageio.mimwrite("<bytes>", pictures, **how)
+        path.write_bytes(content)
+        return
+    height, width, _ = pictures[0].shape
+    raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -"
+    # H.264 in yuv420p is what every browser plays.
+    codec = "-v error -c:v libx264 -pix_fmt yuv420p -movflags +faststart"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), *raw.split(), *codec.split()]
+    content = b"".join(picture.tobytes() for picture in pictures)
+    # Not by imageio, which does not look at how ffmpeg ended.
+    command = [*ffmpeg, f"file:{path}"]
+    ended = subprocess.run(command, check=False, input=content, capture_output=True)
+    said = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    reason = said or f"exit code {ended.returncode}"
+    if not ended.returncode:
+        n_pictures, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+        reason = "" if n_pictures == len(pictures) else "pictures are missing"
+    if reason:
+        raise RuntimeError(f"ffmpeg did not finish {path.name}: {reason}")
 
 
 @contextlib.contextmanager
-def arriving_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there at the end moves to `path` in one step, or never."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
-        unfinished = Path(folder, path.name)
-        unfinished.touch()  # a name that cannot be is found out here
-        yield unfinished
-        os.replace(unfinished, path)
+def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder to write in; at the end all that is in it moves to `folder`, or nothing.
+
+    Whoever writes the same `name` at the same time waits. One renaming decides whether the
+    old files count or the new: after a kill the next to come here removes what was not
+    ready, and moves what was.
+    """
+
+    def move_in() -> None:
+        for file in ready.iterdir() if ready.is_dir() else ():
+            os.replace(file, folder / file.name)
+        for left in (ready, unfinished):
+            shutil.rmtree(left, ignore_errors=True)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished, ready = folder / f".{name}.unfinished", folder / f".{name}.ready"
+    place = hashlib.sha256(os.fsencode(ready.resolve()) + os.fsencode(Path.home()))
+    with hf_utils.WeakFileLock(
+        Path(tempfile.gettempdir(), place.hexdigest() + ".lock")
+    ):
+        move_in()
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            os.replace(unfinished, ready)
+        finally:
+            move_in()
 
 
 # ------------------ Read a pickle without running it ----------------------------------
@@ -140,232 +186,266 @@ def arriving_whole(path: Path) -> Iterator[Path]:
 # use again. Its instructions push numbers and texts and gather them into lists; they may
 # also import any function and call it. `pickle.load` obeys, so a stranger's model could
 # delete your files. Here is that machine without its hands: an import leaves only a name
-# on the stack, a call only a note of who would be called with what. The nine names that
-# NumPy's arrays are made of are then read for what they mean; any other is refused.
-MAX_BYTES, MAX_INSTRUCTIONS, MAX_VALUES = 10_000_000, 550_000, 400_000
-MAX_CALLS, MAX_MARKS, MAX_KEY = 10_000, 50, 100
-NUMPY_NAMES = {"numpy.dtype", "numpy.ndarray", "_codecs.encode"} | {
+# on the stack, and the few calls that make NumPy's arrays are done in plain Python. What
+# the real machine refuses is refused, and no instruction costs more than what it holds.
+MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_KEY = 10_000_000, 550_000, 6, 100
+NUMPY_NAMES = {"numpy dtype", "numpy ndarray", "_codecs encode"} | {
     f"numpy.{core}.{name}"  # core: NumPy 1; _core: NumPy 2
     for core in ("core", "_core")
-    for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+    for name in ("multiarray _reconstruct", "multiarray scalar", "numeric _frombuffer")
 }
 DTYPES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
 DTYPES |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # NumPy's: struct's
-BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
-LITERALS = {  # the instructions that push the number, text or bytes which they carry
-    code.name
-    for code in pickletools.opcodes
-    if code.arg and code.stack_after and not code.stack_before
-    if code.stack_after[0] not in (pickletools.anyobject, pickletools.pybytes_or_str)
-}
+LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT"}
+LITERALS |= {"BINFLOAT", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+LITERALS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", *CONSTANTS}
 TAKES = {"APPEND": 1, "SETITEM": 2, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}  # so many,
-TAKES |= {"STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1}
-MAKERS = {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"}
+TAKES |= {"STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 2}
 TAKES_TO_MARK = {"APPENDS", "SETITEMS", "TUPLE", "LIST", "DICT"}  # or all above a mark
+DECIMAL, INDEX = rb"(0|-?[1-9]\d{,99})", rb"\d{1,9}\n"  # no 010, 1_000 or megabytes
+LINES = {"INT": DECIMAL + rb"\n|0[01]\n", "LONG": DECIMAL + rb"L?\n"}
+FRACTION = rb"-?\d{1,17}(\.\d{1,20})?(e(-\d{1,3}|\+?[12]?\d{1,2}))?\n"
+LINES |= {"FLOAT": FRACTION, "GET": INDEX, "PUT": INDEX}
+INSTRUCTIONS = {  # what the byte stands for, how to read its argument, and its line
+    c.code.encode("latin1"): (
+        c.name,
+        c.arg and c.arg.reader,
+        c.name in LINES and re.compile(LINES[c.name]),
+    )
+    for c in pickletools.opcodes
+}
 
 
 class Name(str):
     """What the pickle would import."""
 
-    __slots__ = ()
 
+class Made:
+    """What it would make: an array of NumPy's (or a number), or the dtype of one."""
 
-class Call:
-    """What the pickle would make: a name to call, its arguments, what BUILD gives it."""
+    __match_args__ = ("kind", "content")
 
-    def __init__(self, name: Name, arguments: Any) -> None:
-        if type(name) is not Name:
-            raise ValueError("a call of something without a name")
-        self.name, self.arguments = name, arguments
-        self.state: Any = ()
+    def __init__(self, kind: str) -> None:
+        self.kind, self.size = kind, 0
+        self.content: Any = None  # an array's numbers; a dtype's letters for `struct`
+
+    def tolist(self) -> Any:
+        """The numbers, as NumPy's arrays give them."""
+        is_array = self.kind == "array" and self.content is not None
+        require(is_array, "a part of an array where a number or a table should be")
+        return self.content
 
 
 def read_pickle(data: bytes) -> Any:
     """What a pickle holds, in plain Python; ValueError for all that no model needs."""
-    if len(data) > MAX_BYTES:
-        raise ValueError("more bytes than any Q-table needs")
-    if data.startswith(b"version https://git-lfs"):
-        raise ValueError("a Git LFS pointer, not the file itself")
+    require(len(data) <= MAX_BYTES, "more bytes than any Q-table needs")
+    is_pointer = data.startswith(b"version https://git-lfs")
+    require(not is_pointer, "a Git LFS pointer, not the file itself")
     try:
-        return plain_values(run_without_hands(data))
+        return plain(run_without_hands(data))
     except (struct.error, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"a damaged pickle ({type(error).__name__})") from None
 
 
 def run_without_hands(data: bytes) -> Any:
-    """The value that the program leaves on its stack, of plain values and Calls."""
+    """The value that the program leaves on its stack, of plain values and what is Made."""
     stack: list[Any] = []
     below: list[list[Any]] = []  # what lies below each mark
     memo: dict[int, Any] = {}
-    calls = 0
-    program: Iterator[tuple[Any, Any, Any]] = pickletools.genops(data)
-    for _ in range(MAX_INSTRUCTIONS):
-        try:
-            instruction, argument, position = next(program)
-        except (ValueError, Warning):
-            raise ValueError("not a pickle, or one that is cut off") from None
-        name, items = instruction.name, []
+    program, used, frame_end = io.BytesIO(data), 0, 0
+    while (used := used + 1) <= MAX_VALUES:
+        start, items = program.tell(), []
+        name, argument = next_instruction(data, program)
+        require(not start < frame_end < program.tell(), "a frame that is cut off")
         if name in TAKES:
-            items = stack[-TAKES[name] :]
-            del stack[-TAKES[name] :]
+            items = [stack.pop() for _ in range(TAKES[name])][::-1]
         elif name in TAKES_TO_MARK:
             stack, items = below.pop(), stack
 
         if name in LITERALS:
-            stack.append(argument)
-        elif name in CONSTANTS:
-            stack.append(CONSTANTS[name])
-        elif name in EMPTY:
-            stack.append(EMPTY[name]())
-        elif name.startswith("TUPLE"):
-            stack.append(tuple(items))
-        elif name == "LIST":
+            stack.append(CONSTANTS.get(name, argument))
+        elif name in ("EMPTY_LIST", "LIST"):
             stack.append(items)
-        elif name == "DICT":
+        elif name in ("EMPTY_DICT", "DICT"):
             stack.append(dictionary(items))
-        elif name.startswith("APPEND"):
+        elif name.startswith(("EMPTY_TUPLE", "TUPLE")):
+            stack.append(tuple(items))
+        elif name.startswith("APPEND") and type(stack[-1]) is list:
             stack[-1].extend(items)
-        elif name.startswith("SETITEM"):
+        elif name.startswith("SETITEM") and type(stack[-1]) is dict:
             stack[-1].update(dictionary(items))
-        elif name == "MARK" and len(below) < MAX_MARKS:
+        elif name == "MARK":
             below.append(stack)
             stack = []
         elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
-        elif name in MAKERS and calls < MAX_CALLS:
-            calls += 1
-            if name == "REDUCE":
-                stack.append(Call(*items))
-            elif name == "BUILD":
-                stack[-1].state = items[0]
-            else:
-                stack.append(known_name(*(items or argument.split(" ", 1))))
-        elif name == "STOP" and position + 1 == len(data):
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            stack.append(known_name(argument or " ".join(items)))
+            used += 10  # as much work as some numbers
+        elif name in ("REDUCE", "BUILD"):
+            made = carried_out(name, *items)
+            stack.append(made)
+            used += 10 + (made.size if type(made) is Made else len(made) // 8)
+        elif name == "STOP" and program.tell() == len(data):
             return stack.pop()
-        elif name not in ("PROTO", "FRAME"):
+        elif name == "FRAME" and start >= frame_end:
+            frame_end = program.tell() + argument
+            require(frame_end <= len(data), "a frame that is cut off")
+        elif name != "PROTO" or argument > 5:
             raise ValueError(f"a pickle with a {name} that no model needs there")
-    raise ValueError("more instructions than any Q-table needs")
+    raise ValueError("more values than any Q-table needs")
+
+
+def next_instruction(data: bytes, program: io.BytesIO) -> tuple[str, Any]:
+    """The name of an instruction, and the argument that it carries."""
+    try:
+        name, reader, line = INSTRUCTIONS[program.read(1)]
+        if line:
+            require(line.match(data, program.tell()), "a number that nobody writes so")
+        return name, reader and reader(program)
+    except (ValueError, LookupError):
+        raise ValueError("not a pickle, or one that is cut off") from None
 
 
 def dictionary(items: Sequence[Any]) -> dict[str, Any]:
     """A dictionary of keys and values in turn. Short texts only: others can take ages."""
-    if not all(type(key) is str and len(key) <= MAX_KEY for key in items[::2]):
-        raise ValueError("a dictionary with a key that is not a short text")
+    if not items:
+        return {}
+    short = all(type(key) is str and len(key) <= MAX_KEY for key in items[::2])
+    require(short, "a dictionary with a key that is not a short text")
+    require(len(items) % 2 == 0, "a dictionary with a key that has no value")
     return dict(zip(items[::2], items[1::2]))
 
 
-def known_name(module: str, name: str) -> Name:
+def known_name(whole: str) -> Name:
     """The name of a part of NumPy's arrays; any other import is refused."""
-    whole = module[:80] + "." + name[:80]
+    module, _, name = whole.partition(" ")
     if whole not in NUMPY_NAMES:
-        raise ValueError(f"it would import {ascii(whole)[1:-1]}")
-    return Name(whole)
+        text = ascii(f"{module[:80]}.{name[:80]}")[1:-1]
+        raise ValueError(f"it would import {text}")
+    return Name(name)
 
 
-def plain_values(value: Any) -> Any:
+def carried_out(name: str, what: Any, given: Any) -> Any:
+    """What a call makes (REDUCE), or what is told about it after that (BUILD)."""
+    exact = type(given) is tuple and float not in map(type, given)  # 1.0 is no 1
+    require(exact, "a call with arguments that it cannot have")
+    match name, what, *given:
+        case "REDUCE", Name("encode"), str() as text, "latin1":
+            return text.encode("latin1")  # bytes, as protocols 0 to 2 write them
+        case "REDUCE", Name("dtype"), code, False | 0, True | 1 if code in DTYPES:
+            return Made(code)
+        case "REDUCE", Name("_reconstruct"), Name("ndarray"), (0 as size,), b"b":
+            require(type(size) is int, "an array of an unknown shape")
+            return Made("array")
+        case "REDUCE", Name("scalar"), dtype, bytes() as data:
+            return filled(Made("array"), (), dtype, False, data)
+        case "REDUCE", Name("_frombuffer"), data, dtype, shape, "C" | "F" as order:
+            return filled(Made("array"), shape, dtype, order == "F", data)
+        case "BUILD", Made("array", None), 1, shape, dtype, order, bytes() as data:
+            return filled(what, shape, dtype, order, data)
+        case "BUILD", Made(_, None), 3, order, None, None, None, -1, -1, 0:
+            orders = {"<": "<", ">": ">", "=": "=", "|": "="}
+            what.content = orders[order] + "{}" + DTYPES[what.kind]
+            return what
+    raise ValueError("a call that makes no part of an array")
+
+
+def filled(array: Made, shape: Any, dtype: Any, by_columns: Any, data: Any) -> Made:
+    """The array with its numbers, in rows, read from the bytes with `struct`."""
+    kinds = [type(part) for part in (shape, dtype, by_columns)]
+    require(kinds == [tuple, Made, bool], "an array of unknown parts")
+    sizes = [size for size in shape if type(size) is int and 0 <= size <= MAX_VALUES]
+    require(len(sizes) == len(shape) <= 2, "an array of an unknown or too large shape")
+    array.size = math.prod(sizes)
+    require(array.size <= MAX_VALUES, "an array that is larger than any Q-table")
+    numbers = struct.unpack(dtype.content.format(array.size), data)
+    array.content = numbers if sizes else numbers[0]
+    if len(sizes) == 2:
+        rows, columns = sizes
+        starts = [row if by_columns else row * columns for row in range(rows)]
+        step, span = (rows, rows * columns) if by_columns else (1, columns)
+        array.content = [numbers[s : s + span : step] for s in starts]
+    return array
+
+
+def plain(value: Any) -> Any:
     """A copy in plain Python, small enough for a model; ValueError for anything else."""
     left = MAX_VALUES
 
-    def plain(value: Any, depth: int) -> Any:
+    def copy(value: Any, depth: int) -> Any:
         nonlocal left
         left -= 1
-        if left < 0 or depth > 4:  # also what ends a list that holds itself
+        if left < 0 or depth > MAX_DEPTH:  # also what ends a list in itself
             raise ValueError("more values, or deeper nested, than a model needs")
-        if isinstance(value, Call):
-            left -= 50  # an array is more work than a number
-            value = array_values(value)
-        elif hasattr(value, "tolist"):  # NumPy's, when a model is on its way out
+        if hasattr(value, "tolist"):  # an array: NumPy's, or what stands for it
             value = value.tolist()
         if isinstance(value, (list, tuple)):
-            return [plain(item, depth + 1) for item in value]
+            return [copy(item, depth + 1) for item in value]
         if isinstance(value, dict):
             dictionary([part for item in value.items() for part in item])  # its keys
-            return {key: plain(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("a number that is not finite")
-        small_int = type(value) is int and value.bit_length() <= 64
-        small_text = type(value) is str and len(value) <= 10_000
-        if value is None or small_int or small_text or isinstance(value, (bool, float)):
+            return {key: copy(item, depth + 1) for key, item in value.items()}
+        kind, is_float = type(value), isinstance(value, float)
+        require(not is_float or math.isfinite(value), "a number that is not finite")
+        small = kind is int and value.bit_length() <= 64
+        small |= kind is str and len(value) <= 10_000
+        if small or is_float or value is None or kind is bool:
             return value
-        raise ValueError(f"a {type(value).__name__} that no model needs")
+        raise ValueError(f"a {kind.__name__} that no model needs")
 
-    return plain(value, 0)
-
-
-def array_values(call: Call) -> Any:
-    """The numbers of a NumPy array (in rows) or of a NumPy number, read with `struct`."""
-    shape: Any
-    match call.name.rpartition(".")[2], call.arguments, call.state:
-        case "_reconstruct", _, (_, shape, dtype, columns_first, data):
-            pass
-        case "_frombuffer", (data, dtype, shape, order), _:
-            columns_first = order == "F"
-        case "scalar", (dtype, data), _:
-            shape, columns_first = (), False
-        case _:
-            raise ValueError("a part of an array where a number or a table should be")
-    if isinstance(data, Call):  # protocols 0 to 2 say encode(text, "latin1") for bytes
-        data = data.arguments[0].encode("latin1")
-    sizes_are_numbers = type(shape) is tuple and {type(size) for size in shape} <= {int}
-    if not sizes_are_numbers or len(shape) > 2 or min(shape, default=0) < 0:
-        raise ValueError("an array of an unknown shape")
-    if max(shape, default=0) > MAX_VALUES or (size := math.prod(shape)) > MAX_VALUES:
-        raise ValueError("an array that is larger than any Q-table")
-    code, byte_order = dtype.arguments[0], dtype.state[1]
-    if {type(code), type(byte_order)} != {str}:
-        raise ValueError("an array of unknown numbers")
-    layout = BYTE_ORDERS[byte_order] + str(size) + DTYPES[code]
-    numbers = struct.unpack(layout, data)
-    if len(shape) < 2:
-        return list(numbers) if shape else numbers[0]
-    rows, columns = shape
-    if columns_first:
-        return [numbers[row::rows] for row in range(rows)]
-    return [numbers[row * columns : (row + 1) * columns] for row in range(rows)]
+    return copy(value, 0)
 
 
 # ------------------ Save and load -----------------------------------------------------
 def checked_model(model: Any) -> Model:
-    """The model, made of plain values, with a table of floats; ValueError if it is none."""
-    if type(model) is not dict or type(model.get("env_id")) is not str:
-        raise ValueError("not a model: a dictionary with env_id and qtable is needed")
-    if type(model.get("eval_seed", [])) is not list:
-        raise ValueError("its eval_seed is not a list")
-    table = model.get("qtable")
-    if type(table) is not list or {type(row) for row in table} != {list}:
-        raise ValueError("its qtable is not a list of rows")
-    if len({len(row) for row in table}) > 1 or not table[0]:
-        raise ValueError("the rows of its qtable are not of one length")
-    if not {type(cell) for row in table for cell in row} <= {int, float}:
-        raise ValueError("its qtable has a cell that is not a number")
-    return model | {"qtable": [[float(cell) for cell in row] for row in table]}
+    """The one door: a model, ours or a stranger's, of plain values; or ValueError."""
+    model = plain(model)
+    is_model = type(model) is dict and type(model.get("env_id")) is str
+    require(is_model, "not a model: a dictionary with env_id and qtable is needed")
+    seeds, table = model.get("eval_seed", []), model.get("qtable")
+    whole = type(seeds) is list and all(type(n) is int and n >= 0 for n in seeds)
+    require(whole, "its eval_seed is not a list of whole numbers of 0 or more")
+    require(
+        type(model.get("env_kwargs", {})) is dict, "its env_kwargs are no dictionary"
+    )
+    check_numbers(model)
+    is_table = type(table) is list and {type(row) for row in table} == {list}
+    require(is_table, "its qtable is not a list of rows")
+    even = len({len(row) for row in table}) == 1 and table[0]
+    require(even, "the rows of its qtable are not of one length")
+    numbers = {type(cell) for row in table for cell in row} <= {int, float}
+    require(numbers, "its qtable has a cell that is not a number")
+    return {**model, "qtable": [[float(cell) for cell in row] for row in table]}
 
 
-def short(error: Exception) -> str:
-    """What an error says, fit for a terminal whatever a stranger's file put into it."""
-    return "".join(c if c.isprintable() else "?" for c in str(error)[:300])
+def save_model(model: Mapping[str, Any], path: AnyPath) -> Path:
+    """The path of the new file: a pickle of plain lists and numbers that imports nothing.
+
+    ValueError: this is no model, or larger than `load_model` reads. OSError: the disk.
+    """
+    path, data = Path(path).expanduser(), pickle.dumps(checked_model(dict(model)), 4)
+    read_pickle(data)
+    with arriving_whole(path.parent, path.name) as new:
+        (new / path.name).write_bytes(data)
+    return path
 
 
-def save_model(model: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """The path of the new file: a pickle of plain lists and numbers that imports nothing."""
-    plain = checked_model(plain_values(dict(model)))
-    with arriving_whole(Path(path)) as unfinished:
-        unfinished.write_bytes(pickle.dumps(plain, protocol=4))
-    return Path(path)
+def load_model(path: AnyPath, *, name: str = "") -> Model:
+    """The model in a file, by whomever: read, and never run.
 
-
-def load_model(path: str | os.PathLike[str]) -> Model:
-    """The model in a file, by whomever: read, and never run. ValueError says why not."""
-    try:
-        if os.path.getsize(path) > MAX_BYTES:
-            raise ValueError("more bytes than any Q-table needs")
-        return checked_model(read_pickle(Path(path).read_bytes()))
+    ValueError: it is no model, and why (`name` is how to call it). OSError: the disk.
+    """
+    file = Path(path).expanduser()
+    try:  # the end of a pipe or a device may never come
+        require(file.is_file() or not file.exists(), "a folder, a device or a pipe")
+        with open(file, "rb") as content:
+            return checked_model(read_pickle(content.read(MAX_BYTES + 1)))
     except ValueError as error:
-        raise ValueError(f"{path} is not a Q-learning model: {short(error)}") from None
+        text = f"{name or path} is not a Q-learning model: {one_line(error)}"
+        raise ValueError(text) from None
 
 
 GAME_ARGUMENTS = {"map_name", "desc", "is_slippery", "success_rate", "is_rainy"}
@@ -377,12 +457,16 @@ UNMAKEABLE += (AssertionError,)
 
 def game_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
     """What `make_env` needs besides the id: our env_kwargs, or the course's two keys."""
-    if "env_kwargs" in model:
-        if not isinstance(model["env_kwargs"], dict):
-            raise ValueError("the env_kwargs of the model are no dictionary")
-        return dict(model["env_kwargs"])
     course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
-    return {name: value for name, value in course.items() if value is not None}
+    given = model.get("env_kwargs", course)
+    unread = "map_name" if given.get("desc") else ""  # Gymnasium looks at desc alone
+    return {k: v for k, v in given.items() if v is not None and k != unread}
+
+
+def is_ice_unknown(model: Mapping[str, Any]) -> bool:
+    """Whether it may be either lake, as in models that keep only the course's keys."""
+    is_lake, keys = model["env_id"] == "FrozenLake-v1", model.keys()
+    return is_lake and "env_kwargs" not in keys and model.get("slippery") is None
 
 
 def make_env_from_model(
@@ -391,242 +475,365 @@ def make_env_from_model(
     """The environment that the model was trained in; ValueError if its table cannot fit.
 
     Only games that this Gymnasium knows, with harmless arguments: an id from a stranger
-    like "module:Game-v0" would import that module.
+    like "module:Game-v0" would import that module. What the model does not say is guessed
+    and told on stderr: the map by the size of the table, and ice, Gymnasium's default.
     """
-    env_id, arguments = model["env_id"], game_arguments(model)
-    same_games = [ids for ids in qlearning.SAME_GAMES if env_id in ids]
-    if env_id not in gym.registry and not same_games:
-        raise ValueError(f"this Gymnasium has no game {env_id[:80]!r}")
-    if unknown := arguments.keys() - GAME_ARGUMENTS:
-        raise ValueError(f"{env_id} cannot be made with {str(sorted(unknown))[:200]}")
+    env_id, arguments, table = model["env_id"], game_arguments(model), model["qtable"]
+    known = env_id in gym.registry or any(env_id in ids for ids in qlearning.SAME_GAMES)
+    require(known, f"this Gymnasium has no game {env_id[:80]!r}")
+    unknown = str(sorted(arguments.keys() - GAME_ARGUMENTS))[:200]
+    require(unknown == "[]", f"{env_id} cannot be made with {unknown}")
+    guess = {"is_slippery": True} if is_ice_unknown(model) else {}
+    if env_id == "FrozenLake-v1" and not arguments.keys() & {"map_name", "desc"}:
+        maps: dict[int, Any] = {len("".join(rows)): name for name, rows in MAPS.items()}
+        require(len(table) in maps, f"no map of Gymnasium's has {len(table)} states")
+        guess["map_name"] = maps[len(table)]
+    if guess:
+        qlearning.say_once(f"note: not said in the model, but guessed: {guess}")
     try:
-        letters = "".join(arguments.get("desc") or "")
-        table_cells = len(model["qtable"]) * len(model["qtable"][0])
-        if letters and not {"S"} <= set(letters) <= set("SFHG"):
-            raise ValueError("a map is made of S, F, H and G, and has an S")
-        if 4 * len(letters) > table_cells:
-            raise ValueError("its map is too large for its table")
-        env = make_env(env_id, render_mode=render_mode, **arguments)
+        letters = "".join(arguments.get("desc") or "S")
+        is_map = {"S"} <= set(letters) <= set("SFHG")
+        require(is_map, "a map is made of S, F, H and G, and has an S")
+        fits = 4 * len(letters) <= max(4, len(table) * len(table[0]))
+        require(fits, "its map is too large for its table")
+        env = make_env(env_id, render_mode=render_mode, **arguments | guess)
     except UNMAKEABLE as error:
-        raise ValueError(f"{env_id} cannot be made: {short(error)}") from error
-    check_table(env, model["qtable"])
+        raise ValueError(f"{env_id} cannot be made: {one_line(error)}") from error
+    check_table(env, table)
     return env
 
 
 # ------------------ Package: all that a push uploads, without a network ---------------
 FILES = ("q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4")
-OWNER_MARK = b"<!-- What you write below this line stays with every new push. -->"
-CARD = """
-# Q-learning agent for {game}
-
-This agent plays **{game}** by tabular Q-learning: it has a table with a value for each of
-{actions} actions in each of {states} states, improved after every step of its training, and
-takes the action of the highest value. The video shows one episode.
-
-The game is made by `{call}`.
-
-## Score
-
-| | score |
-|---|---|
-| mean +/- standard deviation over {n_eval_episodes} episodes | {score} |
-{best}
-## Hyperparameters
-
-| name | value |
-|---|---|
-{table}
-
-## Use it
-
-With `qlearning.py` and `hub_utils.py` beside your script:
-
-```python
-from hub_utils import {loader}, make_env_from_model
-from qlearning import evaluate_model
-
-model = {loader}("{source}")
-env = make_env_from_model(model)
-mean, std = evaluate_model(env, model)
-print(f"{{mean:.2f}} +/- {{std:.2f}}")
-```
-
-{reproduce}
-"""
+PICKLE, _, RESULTS, CARD, FILM = FILES
 
 
 def package_model(
     model: Mapping[str, Any],
     env: Env,
-    folder: str | os.PathLike[str],
+    folder: AnyPath,
     video_fps: float = 1,
     *,
     repo_id: str | None = None,
 ) -> Path:
     """The folder, now with the FILES that a push uploads; needs no network.
 
-    Other files in the folder stay, and so does the owner's part of a card in it.
+    Other files in the folder stay, and so do the owner's words on this agent's card.
+    Before anything is written, ValueError: this is no model of this environment, cannot
+    be filmed, or would replace a README.md that is nobody's card. RuntimeError: no
+    renderer, or a broken encoder. OSError: the disk.
     """
-    return build_package(model, env, Path(folder), video_fps, repo_id, Path(folder))
+    checked, place = packable(model, env, video_fps, repo_id), Path(folder).expanduser()
+    old = check_folder(place)
+    _, above, _ = split_card(old.get(CARD, b""), CARD)
+    if loader(repo_id) not in above or game_call(checked) not in above:
+        old = {}  # another agent's
+    return build_package(checked, env, place, video_fps, repo_id, old)
+
+
+def packable(model: Mapping[str, Any], env: Env, fps: float, repo_id: Any) -> Model:
+    """The model as it is packaged; ValueError for all that can be known to be wrong."""
+    checked = checked_model(dict(model))
+    for name in ("max_steps", "n_eval_episodes", "eval_seed", "gamma"):
+        require(name in checked, f"the model lacks {name}")
+    seeds, episodes = len(checked["eval_seed"]), checked["n_eval_episodes"]
+    require(not 0 < seeds < episodes, f"{episodes} episodes, but only {seeds} seeds")
+    if repo_id is not None:
+        check_repo_id(repo_id)
+    check_same_game(checked, env)
+    check_table(env, checked["qtable"])
+    check_film(Path(FILM), fps, env)
+    if env.spec is not None:
+        checked.setdefault("env_kwargs", env_arguments(env))
+    arguments = game_arguments(checked)
+    if "map_name" in arguments:  # where the course's readers look for it
+        checked["map_name"] = arguments["map_name"]
+        if arguments.get("is_slippery") is False:
+            checked["slippery"] = False
+    return checked
+
+
+def env_arguments(env: Env) -> dict[str, Any]:
+    """The env_kwargs of an environment: what `make_env` makes it again with."""
+    given, limit = dict(env.spec.kwargs), env.spec.max_episode_steps
+    given.pop("render_mode", None)
+    if given.get("map_name", "") is None and not given.get("desc"):  # a map at random
+        rows = env.unwrapped.desc.tolist()
+        given["desc"] = [b"".join(row).decode() for row in rows]
+    registered = gym.registry.get(env.spec.id)
+    if registered and limit != registered.max_episode_steps:
+        given["max_episode_steps"] = limit
+    return game_arguments({"env_kwargs": plain(given)})
+
+
+def check_same_game(model: Model, env: Env) -> None:
+    """ValueError if the environment says that it is another game than the model's."""
+    if env.spec is None:
+        return
+    plays, says = env_arguments(env), game_arguments(model)
+    if "env_kwargs" not in model:  # the course's, which leaves open what is by default
+        maps = {"map_name", "desc"} if "map_name" in says else set()
+        says = {name: plays[name] for name in plays.keys() - maps} | says
+
+    def nature(env: Env) -> tuple[Any, ...]:
+        game, unseen = env.unwrapped, {"render_mode": None}
+        rules = getattr(game, "P", env.spec.kwargs | unseen)
+        starts = list(getattr(game, "initial_state_distrib", []))
+        return type(game), env.spec.max_episode_steps, rules, starts
+
+    try:
+        same = nature(make_env(model["env_id"], **says)) == nature(env)
+    except UNMAKEABLE:
+        same = False
+    one, other = f"{model['env_id']} {says or ''}", f"{env.spec.id} {plays or ''}"
+    text = f"the model is of {one.strip()}, and the environment is {other.strip()}"
+    require(same, one_line(ValueError(text)))
+
+
+def check_folder(folder: Path) -> dict[str, bytes]:
+    """The card and the results in a folder, if there are any and a package may go there.
+
+    ValueError if it would replace what is nobody's card, OSError if the disk says no.
+    """
+    check_place(folder)
+    for name in FILES:
+        require(not (folder / name).is_dir(), f"{folder / name} is a folder, no file")
+    paths = [folder / name for name in (CARD, RESULTS)]
+    old = {path.name: path.read_bytes() for path in paths if path.exists()}
+    block, above, words = split_card(old.get(CARD, b""), str(folder / CARD))
+    is_card = above or not words.strip() or "q-learning" in str(metadata_of(block))
+    require(is_card, f"{folder / CARD} is no agent's card: take another folder")
+    return old
+
+
+def check_place(folder: Path) -> None:
+    """OSError if nothing can be written in this folder, which may not be there yet."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    with tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def build_package(
-    model: Mapping[str, Any],
-    env: Env,
-    folder: Path,
-    video_fps: float,
-    repo_id: str | None,
-    earlier: Path,
+    model: Model, env: Env, folder: Path, fps: float, repo_id: str | None, old: Any
 ) -> Path:
-    """`package_model`, with the folder of an earlier package whose owner's part to keep."""
-    plain = checked_model(plain_values(dict(model)))
-    if missing := {"max_steps", "n_eval_episodes", "eval_seed"} - plain.keys():
-        raise ValueError(f"the model lacks {', '.join(sorted(missing))}")
-    check_numbers(plain)
-    check_table(env, plain["qtable"])
-    video_options(Path(FILES[-1]), video_fps, env.render_mode)
-    if repo_id is not None:
-        check_repo_id(repo_id)
-    if "env_kwargs" not in plain and env.spec is not None:
-        arguments = {k: v for k, v in env.spec.kwargs.items() if k != "render_mode"}
-        plain["env_kwargs"] = plain_values(arguments)
-    if "map_name" in game_arguments(plain):  # as the course's readers look for them
-        plain["map_name"] = game_arguments(plain)["map_name"]
-        if game_arguments(plain).get("is_slippery") is False:
-            plain["slippery"] = False
-
-    mean, std = qlearning.evaluate_model(env, plain)
+    """The folder with the five files; `old`: the earlier card and results, by name."""
+    mean, std = qlearning.evaluate_model(env, model)
     versions = {"python": platform.python_version(), "gymnasium": gym.__version__}
     results = {
-        "env_id": plain["env_id"],
+        "env_id": model["env_id"],
         "mean_reward": mean,
         "std_reward": std,
         "result": mean - std,
-        "n_eval_episodes": plain["n_eval_episodes"],
+        "n_eval_episodes": model["n_eval_episodes"],
         "eval_datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": versions,
     }
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        old = json.loads((earlier / "results.json").read_bytes())
-        if old | {"eval_datetime": ""} == results | {"eval_datetime": ""}:
-            results = old  # nothing is new, so neither is the time
-    hyperparameters = {name: plain[name] for name in plain if name != "qtable"}
-    owner = b"\n\n"
-    with contextlib.suppress(OSError):
-        _, mark, text = (earlier / "README.md").read_bytes().partition(OWNER_MARK)
-        owner = text if mark else owner
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
-        new = Path(name)
-        save_model(plain, new / "q-learning.pkl")
-        record_video(
-            env,
-            plain["qtable"],
-            new / "replay.mp4",
-            video_fps,
-            max_steps=plain["max_steps"],
-            seed=qlearning.shown_seed(plain),
-        )
-        write_json(new / "params.json", hyperparameters | {"versions": versions})
-        write_json(new / "results.json", results)
-        card = model_card(plain, env, mean, std, repo_id)
-        (new / "README.md").write_bytes(card.encode() + b"\n\n" + OWNER_MARK + owner)
-        for file in FILES:
-            os.replace(new / file, folder / file)
+    with contextlib.suppress(ValueError, TypeError):
+        earlier = json.loads(old.get(RESULTS, b""))
+        if earlier | {"eval_datetime": ""} == results | {"eval_datetime": ""}:
+            results = earlier  # nothing is new, so neither is the time
+    params = {**model, "versions": versions}
+    del params["qtable"]
+    score = f"{mean:.2f} +/- {std:.2f}"
+    card = model_card(model, env, score, repo_id, old.get(CARD, b""))
+    with arriving_whole(folder, "package") as new:
+        save_model(model, new / PICKLE)
+        for name, content in (("params.json", params), (RESULTS, results)):
+            (new / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        (new / CARD).write_bytes(card.encode())
+        table, steps, film = model["qtable"], model["max_steps"], new / FILM
+        seed = qlearning.evaluation_seeds(model)[0]
+        record_video(env, table, film, fps, max_steps=steps, seed=seed)
+        replaced = (folder / CARD).read_bytes() if (folder / CARD).exists() else b""
+        words = split_card(replaced, CARD)[2].strip()
+        if words not in card:  # they are another agent's, or were not pushed
+            aside = f"README-{hashlib.sha256(words.encode()).hexdigest()[:8]}.md"
+            (new / aside).write_bytes(replaced)
+            print(f"note: what {CARD} said is kept in {aside}", file=sys.stderr)
     return folder
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a dictionary as readable JSON."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+# ------------------ The card ----------------------------------------------------------
+OWNER_MARK = "<!-- What you write below this line stays with every new push. -->"
+METADATA = re.compile(r"\s*---(?:\r\n?|\n)([\S\s]*?)(?:\r\n?|\n)---[ \t]*(?:\r?\n|$)")
+GYMNASIUMS = set(gym.registry)  # the games that are there before anybody registers one
+TEMPLATE = """
+# Q-learning agent for {game}
+
+This agent plays **{game}** by tabular Q-learning: it has a table with a value for each of
+{actions} actions in each of {states} states, improved after every step of its training, and
+takes the action of the highest value. The video shows one episode.
+
+## Score
+
+| | score |
+|---|---|
+| mean +/- standard deviation over {episodes} episodes | {score} |
+{exact}
+## Hyperparameters
+
+| name | value | what it means |
+|---|---|---|
+{numbers}
+
+## Use it
+
+With `qlearning.py` and `hub_utils.py` beside your script{registered}:
+
+```python
+from hub_utils import {name}
+from qlearning import evaluate_model, make_env
+
+model = {loader}
+env = {call}
+mean, std = evaluate_model(env, model)
+print(f"{{mean:.2f}} +/- {{std:.2f}}")
+```
+
+{reproduce}
+
+"""
+
+
+def split_card(card: bytes, name: str) -> tuple[str, str, str]:
+    """A card's metadata, what stands above its mark, and its owner's words below it.
+
+    Without a mark all of the text is the owner's. ValueError for what cannot be read.
+    """
+    text = card.decode("utf-8-sig", errors="replace")
+    unread = {"\0", "\N{REPLACEMENT CHARACTER}"} & set(text)
+    require(not unread, f"{name} is not written in UTF-8: save it in UTF-8 first")
+    found = METADATA.match(text)
+    block, body = (found[1], text[found.end() :]) if found else ("", text)
+    try:
+        metadata_of(block)
+    except (ValueError, TypeError) as error:
+        text = f"the metadata on top of {name} is broken ({one_line(error)[:99]})"
+        raise ValueError(text) from None
+    above, mark, words = body.partition("\n" + OWNER_MARK)  # a line of its own
+    return (block, above, words) if mark else (block, "", "\n\n" + body)
+
+
+def metadata_of(block: str) -> dict[str, Any]:
+    """What the first lines of a card say in YAML; ValueError if they are none."""
+    try:
+        card: Any = hf.RepoCard(f"---\n{block}\n---\n")
+    except Exception as error:  # PyYAML's errors are no ValueErrors
+        if isinstance(error, (OSError, MemoryError)):
+            raise
+        raise ValueError(one_line(error)) from None
+    return dict(card.data.to_dict())
+
+
+def dumped(metadata: dict[str, Any]) -> str:
+    """Metadata as YAML."""
+    return str(hf_utils.yaml_dump(metadata, sort_keys=False)).strip()
+
+
+def merged_metadata(block: str, ours: dict[str, Any]) -> str:
+    """The owner's metadata that we do not write, letter for letter, and then ours."""
+    old = metadata_of(block)
+    tags = old.get("tags") or []
+    tags = list(tags) if isinstance(tags, list) else [tags]
+    with contextlib.suppress(LookupError, TypeError, ValueError):  # of an earlier game
+        tags.remove(old["model-index"][0]["results"][0]["dataset"]["type"])
+    ours["tags"] = list(dict.fromkeys([*ours["tags"], *tags]))
+    entries = re.split(r"(?m)^(?=[^\s-])", block.strip("\r\n"))
+    kept = [e for e in entries if e.partition(":")[0].strip(" \"'") not in ours]
+    kept.append("\n" * (not "".join(kept).endswith("\n") and bool(kept)))
+    merged = "".join(kept) + dumped(ours)
+    return merged if metadata_of(merged) == old | ours else dumped(old | ours)
+
+
+def game_name(model: Model) -> str:
+    """What the course's tools call the game: with its map, and whether it has no ice."""
+    arguments, name = game_arguments(model), model["env_id"]
+    if "map_name" in arguments:
+        name += f"-{arguments['map_name']}"
+    if arguments.get("is_slippery") is False:
+        name += "-no_slippery"
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def game_call(model: Model) -> str:
+    """The call that makes the game, in characters that cannot end a block of code."""
+    given = [f"{ascii(k)[1:-1]}={v!a}" for k, v in game_arguments(model).items()]
+    return f"make_env({', '.join([ascii(model['env_id']), *given])})"
+
+
+def loader(repo_id: str | None) -> str:
+    """The call that loads the model: from the Hub, or from the package."""
+    return f'load_from_hub("{repo_id}")' if repo_id else f'load_model("{PICKLE}")'
 
 
 def model_card(
-    model: Model, env: Env, mean: float, std: float, repo_id: str | None
+    model: Model, env: Env, score: str, repo_id: str | None, old: bytes
 ) -> str:
-    """The card: metadata by which the Hub and the course find the model, then the text."""
-    arguments, score = game_arguments(model), f"{mean:.2f} +/- {std:.2f}"
-    game = model["env_id"]
-    if "map_name" in arguments:
-        game += f"-{arguments['map_name']}"
-    if arguments.get("is_slippery") is False:
-        game += "-no_slippery"
-    result = EvalResult(
-        task_type="reinforcement-learning",
-        task_name="reinforcement-learning",
-        dataset_type=game,
-        dataset_name=game,
-        metric_type="mean_reward",
-        metric_name="mean_reward",
-        metric_value=score,
-    )
-    given = [f"{name}={value!r}" for name, value in arguments.items()]
-    data = ModelCardData(
-        tags=[game, "q-learning", "reinforcement-learning", "custom-implementation"],
-        pipeline_tag="reinforcement-learning",
-        model_name=repo_id.split("/")[1] if repo_id else f"q-{game}",
-        eval_results=[result],
-    )
-    text = CARD.format(
-        game=game,
-        call=f"make_env({', '.join([repr(model['env_id']), *given])})",
+    """The card: metadata by which the Hub and the course find the model, the text, and
+    what the owner wrote on the old one."""
+    game, task = game_name(model), "reinforcement-learning"
+    block, _, words = split_card(old, CARD)
+    result = {
+        "task": {"type": task, "name": task},
+        "dataset": {"name": game, "type": game},
+        "metrics": [{"type": "mean_reward", "value": score, "name": "mean_reward"}],
+    }
+    name = repo_id.split("/")[1] if repo_id else f"q-{game}"
+    metadata = {
+        "tags": [game, "q-learning", task, "custom-implementation"],
+        "pipeline_tag": task,
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    from_gymnasium = type(env.unwrapped).__module__.startswith("gymnasium.")
+    known = from_gymnasium and env.spec and env.spec.id in GYMNASIUMS
+    steps, episodes = model["max_steps"], model["n_eval_episodes"]
+    exact = ""
+    with contextlib.suppress(ValueError):  # no rules, or values that never settle
+        answer = {**model, "qtable": qlearning.value_iteration(env, model["gamma"])}
+        key = "{:.2f} +/- {:.2f}".format(*qlearning.evaluate_model(env, answer))
+        exact += "| the exact table (value iteration) in the same "
+        exact += f"{episodes} episodes | {key} |\n"
+    with contextlib.suppress(ValueError):
+        own = qlearning.exact_score(env, steps, model["qtable"])
+        best = qlearning.exact_score(env, steps)
+        exact += f"| exact mean of this agent within {steps} steps, over all starts "
+        exact += f"| {own:.4f} |\n| exact mean of the best possible policy, likewise "
+        exact += f"| {best:.4f} |\n"
+    numbers = [
+        f"| {name} | {model[name]} | {meaning} |"
+        for name, (*_, meaning) in qlearning.HYPERPARAMETERS.items()
+        if name in model
+    ]
+    seeds = f"{len(model['eval_seed'])} fixed" if model["eval_seed"] else "0, 1, 2, ..."
+    numbers.append(f"| eval_seed | {seeds} | what each evaluated episode starts from |")
+    text = TEMPLATE.format(
+        # As Markdown shows it, whatever characters are in it.
+        game=re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game, flags=re.ASCII),
+        call=game_call(model),
         states=len(model["qtable"]),
         actions=len(model["qtable"][0]),
-        n_eval_episodes=model["n_eval_episodes"],
+        episodes=episodes,
         score=score,
-        best=best_scores(model, env),
-        table="\n".join(
-            f"| {name} | {value} |" for name, value in shown_numbers(model)
-        ),
-        loader="load_from_hub" if repo_id else "load_model",
-        source=repo_id or "q-learning.pkl",
+        exact=exact,
+        numbers="\n".join(numbers),
+        registered="" if known else ", and the game registered first",
+        name=loader(repo_id).partition("(")[0],
+        loader=loader(repo_id),
         reproduce=how_to_reproduce(model),
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
-
-
-def best_scores(model: Model, env: Env) -> str:
-    """Lines of the card's table that say what is possible, where the rules tell it."""
-    if not hasattr(env.unwrapped, "P"):
-        return ""
-    steps, n_eval_episodes = model["max_steps"], model["n_eval_episodes"]
-    answer = qlearning.value_iteration(env, model["gamma"])
-    mean, std = qlearning.evaluate_model(env, model | {"qtable": answer})
-    own = qlearning.exact_score(env, steps, model["qtable"])
-    best = qlearning.exact_score(env, steps)
-    return (
-        f"| the exact table (value iteration) in the same {n_eval_episodes} episodes "
-        f"| {mean:.2f} +/- {std:.2f} |\n"
-        f"| exact mean of this agent within {steps} steps, over all starts | {own:.4f} |\n"
-        f"| exact mean of the best possible policy, likewise | {best:.4f} |\n"
-    )
-
-
-def shown_numbers(model: Model) -> Iterator[tuple[str, Any]]:
-    """The hyperparameters as the card shows them."""
-    for name, value in model.items():
-        if name == "eval_seed":
-            yield name, f"{len(value)} fixed seeds" if value else "none"
-        elif name in LIMITS:
-            yield name, value
+    return f"---\n{merged_metadata(block, metadata)}\n---\n{text}{OWNER_MARK}{words}"
 
 
 def how_to_reproduce(model: Model) -> str:
     """The command that trains this very table again, or that there is none."""
-    game = (model["env_id"], game_arguments(model))
     commands = []
-    for name, recipe in RECIPES.items():
-        changed = {
-            number: model.get(number)
-            for number in LIMITS
-            if number != "n_eval_episodes" and model.get(number) != recipe[number]
-        }
-        if (
-            game == (recipe["env_id"], recipe["env_kwargs"])
-            and None not in changed.values()
-        ):
-            options = [f"{qlearning.option(k)} {value}" for k, value in changed.items()]
+    for name, recipe in qlearning.RECIPES.items():
+        numbers = qlearning.HYPERPARAMETERS.keys() - {"n_eval_episodes"}
+        given = {n: model.get(n) for n in numbers if model.get(n) != recipe[n]}
+        game = recipe["env_id"], recipe["env_kwargs"]
+        same = game == (model["env_id"], game_arguments(model))
+        if same and None not in given.values():
+            options = [f"{qlearning.option(n)} {given[n]}" for n in sorted(given)]
             commands.append(" ".join(["python hub_utils.py package", name, *options]))
     if not commands:
         return "It was trained without a seed or a recipe: no command makes it again."
@@ -634,68 +841,119 @@ def how_to_reproduce(model: Model) -> str:
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
-# huggingface_hub speaks through requests, httpx or httpx2, by its version; its own error
-# class tells whose errors to expect. RuntimeError is what some of its versions end in
-# when they try again on a connection that they have closed.
-NETWORK_ERRORS: tuple[Any, ...]
-NETWORK_ERRORS = (HfHubHTTPError.__bases__[0], OSError, RuntimeError)
+PATIENCE = 10  # seconds to wait for an answer, wherever the client lets us say so
+ANSWERS: dict[Any, tuple[type[OSError], str]] = {  # what the Hub answers: what we say
+    "gated": (PermissionError, "{repo} is gated: ask for access on its page"),
+    "none": (FileNotFoundError, "there is no model {repo} on the Hub for your token"),
+    401: (PermissionError, "the Hub does not know this token: {login} again"),
+    403: (PermissionError, "your token may not {do} {repo}: it lacks the {do} role"),
+    404: (FileNotFoundError, "{repo} has no {what}"),
+    409: (ConnectionError, "{repo} is there already, and your token cannot see it"),
+    412: (ConnectionError, "{repo} has just been changed: nothing is lost, push again"),
+    429: (ConnectionError, "the Hub has had too many requests: try again later"),
+    400: (ConnectionError, "the Hub refuses this ({said})"),
+    500: (ConnectionError, "the Hub answers {status}: try again later"),
+    None: (ConnectionError, "no connection to the Hub, or no answer of it ({kind})"),
+}
+IN_NOTEBOOK = hf_utils.is_notebook()
+LOGIN = "run notebook_login()" if IN_NOTEBOOK else "run `hf auth login`"
+
+
+def status_of(error: Any) -> Any:
+    """The HTTP status behind an error, or None if the Hub has not answered."""
+    while error and getattr(error, "response", None) is None:
+        error = error.__cause__ or error.__context__
+    return error and error.response.status_code
 
 
 @contextlib.contextmanager
-def in_plain_words(repo_id: str, file: str = "", advice: str = "") -> Iterator[None]:
-    """Turn what can go wrong between here and the Hub into one sentence each."""
-    try:
+def in_plain_words(
+    repo: str, what: str = "branch main", do: str = "read", advice: str = ""
+) -> Iterator[None]:
+    """Turn what can go wrong between here and the Hub into one sentence each.
+
+    ValueError: the Hub allows no such name. PermissionError, FileNotFoundError: it says
+    no. ConnectionError: all else. What the disk did stays the OSError that it is.
+    """
+    xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+    if not sys.stderr.isatty() and not IN_NOTEBOOK:
+        hf_utils.disable_progress_bars()
+    try:  # by plain HTTP: Xet, the other way, takes three minutes to say no
         yield
-    except HFValidationError as error:
-        raise ValueError(f"the Hub allows no name like {repo_id!r}: {error}") from None
-    except NETWORK_ERRORS as error:
-        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if isinstance(error, RepositoryNotFoundError):
-            text = (
-                f"there is no model {repo_id} on the Hub, or your token cannot see it"
-            )
-            raise FileNotFoundError(text + advice) from None
-        if status == 404:
-            raise FileNotFoundError(f"{repo_id} has no file {file}{advice}") from None
-        if status == 401:
-            text = "the Hub does not know this token: run `hf auth login` again"
-            raise PermissionError(text + advice) from None
-        if status == 403:
-            text = (
-                f"your token may not write to {repo_id}: make one with the write role"
-            )
-            raise PermissionError(text + advice) from None
-        text = f"the Hub answers {status}"
-        if status is None:
-            text = f"no connection to the Hub ({type(cause).__name__})"
-        raise ConnectionError(f"{text}: try again later{advice}") from None
+    except errors.HFValidationError as error:
+        raise ValueError(f"the Hub allows no name like {repo!r}: {error}") from None
+    except Exception as error:  # the client lets the errors of many libraries pass
+        by_network = isinstance(error, (ConnectionError, TimeoutError))
+        if getattr(error, "errno", None) is not None and not by_network:
+            raise
+        status = key = status_of(error)
+        if isinstance(error, errors.RepositoryNotFoundError):
+            key = "gated" if isinstance(error, errors.GatedRepoError) else "none"
+        if key not in ANSWERS:
+            key = 400 if status < 500 else 500
+        kind, text = ANSWERS[key]
+        about = {"repo": repo, "what": what, "do": do, "login": LOGIN, "status": status}
+        about["kind"] = type(error.__cause__ or error).__name__
+        raise kind(text.format(said=one_line(error)[:150], **about) + advice) from None
+    finally:
+        constants.HF_HUB_DISABLE_XET = xet
 
 
-def check_repo_id(repo_id: str) -> None:
+def check_repo_id(repo_id: Any) -> None:
     """ValueError for a name that the Hub would not allow; asks nobody."""
+    is_name = isinstance(repo_id, str) and repo_id.count("/") == 1
+    require(is_name, f"a repo id is NAME/REPO, not {repo_id!r}")
     with in_plain_words(repo_id):
-        huggingface_hub.hf_hub_url(repo_id, FILES[0])
-    if repo_id.count("/") != 1:
-        raise ValueError(f"a repo id is NAME/REPO, not {repo_id!r}")
+        hf.hf_hub_url(repo_id, PICKLE)
 
 
-def check_access(repo_id: str, token: str | None = None) -> HfApi:
-    """A client that may write to the repo, as far as can be told before trying."""
+def client(token: str | None) -> hf.HfApi:
+    """A client with this token, with the one that login has left here, or with none."""
+    token = (token or hf.get_token() or "").strip()
+    is_word = token.isascii() and token.isprintable() and " " not in token
+    require(is_word, f"the token is damaged, for it is not one word: {LOGIN} again")
+    return hf.HfApi(token=token or None)
+
+
+def look_at(
+    repo_id: str, private: bool | None, token: str | None
+) -> tuple[hf.HfApi, str | None, dict[str, bytes] | None]:
+    """A client that may write to the repo, its last commit, and its card and results.
+
+    None instead of these two: there is no such repo yet. All else that keeps us from
+    looking is an error, as of `push_to_hub`: a card that is not seen could get lost.
+    """
     check_repo_id(repo_id)
-    token = token or huggingface_hub.get_token()
-    if not token:
-        raise PermissionError("there is no token to push with: run `hf auth login`")
-    api = HfApi(token=token)
-    with in_plain_words(repo_id):
+    api, old = client(token), {}
+    info: Any = None
+    if not api.token:
+        raise PermissionError(f"there is no token to push with: {LOGIN}")
+    with in_plain_words(repo_id), tempfile.TemporaryDirectory() as folder:
+        try:
+            info = api.model_info(repo_id, revision="main", timeout=PATIENCE)
+        except errors.RepositoryNotFoundError as error:
+            if status_of(error) != 404:  # 401 or 403: it may be there
+                raise
         user = api.whoami()
-    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        role = user.get("auth", {}).get("accessToken", {}).get("role")
+        owners = [user["name"]] + [group["name"] for group in user.get("orgs", [])]
+        for file in [file.rfilename for file in info.siblings] if info else []:
+            if file in (CARD, RESULTS):
+                api.hf_hub_download(repo_id, file, revision=info.sha, local_dir=folder)
+                old[file] = Path(folder, file).read_bytes()
+    if role == "read":
         raise PermissionError("your token can only read: make one with the write role")
-    names = [user["name"]] + [group["name"] for group in user.get("orgs", [])]
-    if repo_id.split("/")[0] not in names:
-        yours = ", ".join(names)
+    if repo_id.split("/")[0] not in owners:
+        yours = ", ".join(owners)
         raise PermissionError(f"{repo_id} is not yours: you can push to {yours}")
-    return api
+    if info is None:
+        return api, None, None
+    require(info.id == repo_id, f"{repo_id} is called {info.id} now: push to that")
+    now, wanted = ("private" if p else "public" for p in (info.private, private))
+    text = f"{repo_id} is {now}: make it {wanted} in its settings on the Hub first"
+    require(private is None or now == wanted, text)
+    split_card(old.get(CARD, b""), f"{CARD} of {repo_id}")
+    return api, info.sha, old
 
 
 def push_to_hub(
@@ -703,7 +961,7 @@ def push_to_hub(
     model: Mapping[str, Any],
     env: Env,
     video_fps: float = 1,
-    local_repo_path: str | os.PathLike[str] = "hub",
+    local_repo_path: AnyPath = "hub",
     *,
     commit_message: str | None = None,
     private: bool | None = None,
@@ -712,121 +970,175 @@ def push_to_hub(
     """The URL of the model's page, after packaging it and uploading the five FILES.
 
     First comes all that can fail here, so that nothing half done gets to the Hub. A push
-    of what is there already makes no commit. Errors are ValueError or OSError, one
-    sentence each; the package in `local_repo_path` outlasts them.
+    of what is there already makes no commit, and the words of the card's owner stay.
+    Errors are those of `package_model`; ValueError also for a repo of another name or
+    visibility, PermissionError for a token or repo that will not do, FileNotFoundError
+    for what the Hub does not have, ConnectionError for all that keeps it from answering.
     """
-    api, folder = check_access(repo_id, token), Path(local_repo_path)
-    with tempfile.TemporaryDirectory() as earlier:
-        for file in ("README.md", "results.json"):  # the owner's text, the last results
-            with contextlib.suppress(FileNotFoundError), in_plain_words(repo_id, file):
-                api.hf_hub_download(repo_id, file, local_dir=earlier)
-        is_new = not (Path(earlier) / "README.md").exists()
-        build_package(
-            model, env, folder, video_fps, repo_id, folder if is_new else Path(earlier)
-        )
-    with in_plain_words(repo_id, advice=f"; the package is ready in {folder}"):
-        url = str(api.create_repo(repo_id, private=private, exist_ok=True))
-        api.create_commit(
-            repo_id,
-            [CommitOperationAdd(file, folder / file) for file in FILES],
-            commit_message=commit_message or "Upload a Q-learning agent",
-        )
-    print(f"Your model is on the Hub: {url}")
-    return url
+    message = "Upload a Q-learning agent" if commit_message is None else commit_message
+    is_text = isinstance(message, str) and message.strip()
+    require(is_text, f"a commit message is a text, not {message!r}")
+    check_repo_id(repo_id)
+    checked = packable(model, env, video_fps, repo_id)
+    folder = Path(local_repo_path).expanduser()
+    check_folder(folder)
+    api, parent, old = look_at(repo_id, private, token)
+    build_package(checked, env, folder, video_fps, repo_id, old or {})
+    files = [hf.CommitOperationAdd(file, folder / file) for file in FILES]
+    advice = f"; the package is ready in {folder}"
+    with in_plain_words(repo_id, do="write", advice=advice):
+        if old is None:
+            api.create_repo(repo_id, private=private)
+        api.create_commit(repo_id, files, commit_message=message, parent_commit=parent)
+    return f"{api.endpoint}/{repo_id}"
 
 
 def load_from_hub(
-    repo_id: str, filename: str = "q-learning.pkl", *, token: str | None = None
+    repo_id: str, filename: str = PICKLE, *, token: str | None = None
 ) -> Model:
-    """The model dictionary from a repo on the Hub: read, and never run."""
-    with in_plain_words(repo_id, filename):
-        path = HfApi(token=token).hf_hub_download(repo_id, filename)
-    return load_model(path)
+    """The model dictionary from a repo on the Hub: read, and never run.
+
+    Without a connection it is the copy of an earlier download, if there is one.
+    ValueError: no model. PermissionError, FileNotFoundError, ConnectionError: the Hub.
+    OSError: the disk.
+    """
+    check_repo_id(repo_id)
+    api, name, size = client(token), f"{repo_id}: {filename}", None
+    with in_plain_words(repo_id, f"file {filename}"):
+        url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+        try:
+            size = api.get_hf_file_metadata(url=url, timeout=PATIENCE).size or 0
+        except Exception as error:
+            if status_of(error) is not None:
+                raise
+        many = f"{name} is not a Q-learning model: more bytes than any Q-table needs"
+        path = ""
+        if (size or 0) <= MAX_BYTES:
+            offline = size is None
+            path = api.hf_hub_download(repo_id, filename, local_files_only=offline)
+    require(path, many)
+    return load_model(path, name=name)
 
 
 # ------------------ The command line --------------------------------------------------
-def train_agent(recipe: Mapping[str, Any]) -> tuple[Env, Model]:
-    """A recipe's environment, ready to be filmed, and the model trained in it."""
+MAX_STEPS, MAX_OUTCOMES = 200_000, 10_000_000  # of an evaluation; to look at in a proof
+
+
+def show_model(model: Model) -> None:
+    """Print all about a stranger's model, in some ten seconds whatever it claims."""
+    course = {**qlearning.RECIPES["frozenlake"], "env_kwargs": None}
+    needed = {"max_steps", "n_eval_episodes", "gamma"} - model.keys()
+    notes = [f"{n} is not in the model: taken for {course[n]}" for n in sorted(needed)]
+    model = {n: v for n, v in course.items() if v is not None} | model
+    ices = (False, True) if is_ice_unknown(model) else (model.get("slippery"),)
+    worlds = [make_env_from_model(model | {"slippery": ice}) for ice in ices]
+    allowed = min(model["max_steps"], worlds[0].spec.max_episode_steps or 10**9)
+    steps, seeds = min(allowed, 10_000), model["eval_seed"]
+    if steps < allowed:
+        notes.append(f"{allowed} steps take too long: an episode ends after {steps}")
+    claimed = model["n_eval_episodes"]
+    episodes = min(claimed, len(seeds) or claimed, max(1, MAX_STEPS // steps))
+    if episodes < claimed:
+        notes.append(f"{claimed} episodes are too many: scored in the first {episodes}")
+    rules = [getattr(env.unwrapped, "P", {}) for env in worlds]
+    outcomes = sum(len(P[s][a]) for P in rules for s in P for a in P[s])
+    sweeps = min(10_000, 30 / (1.001 - model["gamma"])) + 3 * steps
+    proof = outcomes * sweeps <= MAX_OUTCOMES
+    if not proof:
+        notes.append("the proof is left out, as it would take too long")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    for env, ice in zip(worlds, ices):
+        if len(ices) > 1:
+            print(f"\n====== If the lake is {'' if ice else 'not '}slippery ======\n")
+        shown = {"max_steps": steps, "n_eval_episodes": episodes}
+        shown = model | shown | {"env_kwargs": env_arguments(env)}
+        qlearning.show_world(env, shown)
+        qlearning.show_agent(env, shown, proof=proof)
+
+
+def load_anywhere(source: str) -> Model:
+    """The model in a file, in a folder, or in a repo on the Hub."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return load_model(path / PICKLE if path.is_dir() else path)
+    is_repo = source.count("/") == 1
+    require(is_repo, f"{source!r} is no file, no folder and no NAME/REPO on the Hub")
+    return load_from_hub(source)
+
+
+def train_and(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
+    """Train a recipe, then record, package or push it; first comes what can be wrong."""
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
-    table = qlearning.initialize_q_table(env.observation_space.n, env.action_space.n)
-    return env, {**recipe, "qtable": qlearning.learn(env, table, recipe)}
-
-
-def carry_out(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
-    """Do what one command line says; `load` is the only one without a recipe."""
-    if args.command == "load":
-        model = load_from_hub(args.repo_id)
-        model = {**RECIPES["frozenlake"], **model, "env_kwargs": game_arguments(model)}
-        check_numbers({name: model[name] for name in LIMITS if name != "seed"})
-        qlearning.check_seeds(model["eval_seed"], model["n_eval_episodes"])
-        cells = len(model["qtable"]) * len(model["qtable"][0])
-        if model["max_steps"] * (model["n_eval_episodes"] + cells) > 1_000_000:
-            raise ValueError("to evaluate and prove this model would take too long")
-        env = make_env_from_model(model)
-        qlearning.show_world(env, model)
-        qlearning.show_agent(env, model)
-        return
-    # First what can be wrong, then the training, which takes its time.
-    path = Path(args.file if args.command == "record" else FILES[-1])
-    video_options(path, args.fps, "rgb_array")
-    if args.command == "push":
-        check_access(args.repo_id)
-    env, model = train_agent(recipe)
-    if args.command == "record":
-        seed, steps = qlearning.shown_seed(model), model["max_steps"]
-        path = record_video(
-            env, model["qtable"], args.file, args.fps, max_steps=steps, seed=seed
-        )
-        print(f"The video is in {path}")
-    elif args.command == "package":
-        print(f"The package is in {package_model(model, env, args.folder, args.fps)}")
+    records, place = args.command == "record", Path(args.place).expanduser()
+    only_first = records or args.show_episode == 1
+    require(
+        only_first, "a package shows the first episode: --show-episode is of record"
+    )
+    check_film(place if records else Path(FILM), args.fps, env)
+    if records:
+        check_place(place.parent)
     else:
-        private = args.private or None  # None: as the account has it by default
-        push_to_hub(args.repo_id, model, env, args.fps, args.folder, private=private)
+        check_folder(place)
+    if args.command == "push":
+        look_at(args.repo_id, args.private, None)
+    model = {**recipe, "qtable": qlearning.learn(env, recipe)}
+    done = f"The {'video' if records else 'package'} is in {place}"
+    if records:
+        mean, std = qlearning.evaluate_model(env, model)
+        seed = qlearning.evaluation_seeds(model)[args.show_episode - 1]
+        table, steps = model["qtable"], model["max_steps"]
+        record_video(env, table, place, args.fps, max_steps=steps, seed=seed)
+    elif args.command == "package":
+        package_model(model, env, place, args.fps)
+    else:
+        more = {"private": args.private}
+        url = push_to_hub(args.repo_id, model, env, args.fps, place, **more)
+        done = f"Your model is on the Hub: {url}"
+    if not records:
+        results = json.loads((place / RESULTS).read_bytes())
+        mean, std = results["mean_reward"], results["std_reward"]
+    print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{done}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, 1 for a failure, 130 after Ctrl-C."""
-    parser = qlearning.Parser(
-        description="Film, package, push and load Q-learning agents."
-    )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="record|package|push|load"
-    )
+def command_line(argv: Sequence[str]) -> None:
+    """Do what one command line says."""
+    about = "Film, package, push and load Q-learning agents."
+    parser = qlearning.Parser(prog="hub_utils.py", description=about)
+    names = "record|package|push|load"
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
     for name, text in {
         "record": "train a recipe and film an episode",
         "package": "train a recipe and build all that a push would upload",
         "push": "train a recipe and upload it to the Hugging Face Hub",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
-        qlearning.add_recipe(command)
-        command.add_argument("--fps", type=float, default=1, help="frames a second (1)")
+        add = command.add_argument
+        qlearning.add_recipe(command, argv)
+        add("--fps", type=float, default=1, help="frames a second (1)")
         if name == "record":
-            command.add_argument("file", help="the video to write, .mp4 or .gif")
-        else:
-            command.add_argument(
-                "--folder", default="hub", help="where to build it (hub)"
-            )
+            add("place", metavar="file", help="the video to write, .mp4 or .gif")
+            continue
+        where = "where to build it (hub)"
+        add("--folder", dest="place", default="hub", metavar="FOLDER", help=where)
         if name == "push":
-            command.add_argument("--repo-id", required=True, metavar="NAME/REPO")
-            command.add_argument("--private", action="store_true", help="for you alone")
-    text = "download a model, evaluate it and show it"
+            add("--repo-id", required=True, metavar="NAME/REPO")
+            # None where it is not given: a new repo is as the account has it by default.
+            add("--private", action="store_const", const=True, help="for you alone")
+    text = "load a model from a repo, a folder or a file, evaluate and show it"
     command = commands.add_parser("load", help=text, description=text)
-    command.add_argument("repo_id", metavar="NAME/REPO")
+    command.add_argument("source", metavar="NAME/REPO")
     args = parser.parse_args(argv)
-    recipe = {} if args.command == "load" else qlearning.chosen_recipe(parser, args)
-    try:
-        carry_out(args, recipe)
-    except KeyboardInterrupt:
-        print("\nStopped by Ctrl-C.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        print(f"{parser.prog}: {short(error)}", file=sys.stderr)
-        return 1
-    return 0
+    if args.command == "load":
+        show_model(load_anywhere(args.source))
+    else:
+        train_and(args, qlearning.chosen_recipe(parser, args))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    return qlearning.exit_code("hub_utils.py", lambda: command_line(given))
 
 
 if __name__ == "__main__":
