@@ -145,8 +145,10 @@ def write_film(path: Path, pictures: list[Any], fps: float) -> None:
     said = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     reason = said or f"exit code {ended.returncode}"
     if not ended.returncode:
-        n_pictures, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
-        reason = "" if n_pictures == len(pictures) else "pictures are missing"
+        reason = "pictures are missing"
+        with contextlib.suppress(RuntimeError):  # it cannot even be read
+            if imageio_ffmpeg.count_frames_and_secs(str(path))[0] == len(pictures):
+                reason = ""
     if reason:
         raise RuntimeError(f"ffmpeg did not finish {path.name}: {reason}")
 
@@ -479,7 +481,7 @@ def make_env_from_model(
     and told on stderr: the map by the size of the table, and ice, Gymnasium's default.
     """
     env_id, arguments, table = model["env_id"], game_arguments(model), model["qtable"]
-    known = env_id in gym.registry or any(env_id in ids for ids in qlearning.SAME_GAMES)
+    known = env_id in gym.registry or env_id in qlearning.SAME_GAMES
     require(known, f"this Gymnasium has no game {env_id[:80]!r}")
     unknown = str(sorted(arguments.keys() - GAME_ARGUMENTS))[:200]
     require(unknown == "[]", f"{env_id} cannot be made with {unknown}")
@@ -740,9 +742,12 @@ def merged_metadata(block: str, ours: dict[str, Any]) -> str:
     ours["tags"] = list(dict.fromkeys([*ours["tags"], *tags]))
     entries = re.split(r"(?m)^(?=[^\s-])", block.strip("\r\n"))
     kept = [e for e in entries if e.partition(":")[0].strip(" \"'") not in ours]
-    kept.append("\n" * (not "".join(kept).endswith("\n") and bool(kept)))
-    merged = "".join(kept) + dumped(ours)
-    return merged if metadata_of(merged) == old | ours else dumped(old | ours)
+    text = "".join(kept).rstrip("\r\n")
+    merged = f"{text}\n{dumped(ours)}" if text else dumped(ours)
+    with contextlib.suppress(ValueError):  # in braces it cannot be cut into lines
+        if metadata_of(merged) == old | ours:
+            return merged
+    return dumped(old | ours)
 
 
 def game_name(model: Model) -> str:
@@ -851,7 +856,7 @@ ANSWERS: dict[Any, tuple[type[OSError], str]] = {  # what the Hub answers: what 
     409: (ConnectionError, "{repo} is there already, and your token cannot see it"),
     412: (ConnectionError, "{repo} has just been changed: nothing is lost, push again"),
     429: (ConnectionError, "the Hub has had too many requests: try again later"),
-    400: (ConnectionError, "the Hub refuses this ({said})"),
+    400: (ConnectionError, "the Hub answers {status}: {said}"),
     500: (ConnectionError, "the Hub answers {status}: try again later"),
     None: (ConnectionError, "no connection to the Hub, or no answer of it ({kind})"),
 }
@@ -876,6 +881,7 @@ def in_plain_words(
     no. ConnectionError: all else. What the disk did stays the OSError that it is.
     """
     xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+    hidden = hf_utils.are_progress_bars_disabled()
     if not sys.stderr.isatty() and not IN_NOTEBOOK:
         hf_utils.disable_progress_bars()
     try:  # by plain HTTP: Xet, the other way, takes three minutes to say no
@@ -897,6 +903,8 @@ def in_plain_words(
         raise kind(text.format(said=one_line(error)[:150], **about) + advice) from None
     finally:
         constants.HF_HUB_DISABLE_XET = xet
+        if not hidden:
+            hf_utils.enable_progress_bars()
 
 
 def check_repo_id(repo_id: Any) -> None:
