@@ -199,10 +199,12 @@ def train(
     check_range("learning_rate", learning_rate, 1e-6, 1.0)
     check_range("min_learning_rate", min_learning_rate, 1e-6, learning_rate)
     check_range("gamma", gamma, 0.0, 1.0)
+    check_range("seed", 0 if seed is None else seed, 0, 2**32 - 1)
     if not (on_episode is None or callable(on_episode)):
         raise ValueError(f"on_episode must be a function, not {on_episode!r}")
-    rng = random.Random(seed)
-    # float: NumPy's numbers would spread in the table, here and below
+    # index and float: NumPy's numbers in, Python's own from here on
+    seed = None if seed is None else index(seed)
+    rng, n_states = random.Random(seed), len(Qtable)
     learning_rate, gamma = float(learning_rate), float(gamma)
     min_learning_rate = float(min_learning_rate)
 
@@ -219,6 +221,10 @@ def train(
             # Step 3: take it and observe
             new_state, reward, terminated, truncated, _ = env.step(action)
             reward = float(reward)
+            if not 0 <= new_state < n_states:  # or Q[-1] would be the last row
+                raise ValueError(
+                    f"there is no row for state {new_state} in the Q-table"
+                )
             # Step 4: update Q(s,a); where it was only truncated, a future remains
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
@@ -263,9 +269,10 @@ def evaluate_agent(
     check_range("n_eval_episodes", n_eval_episodes, 1, 10**9)
     if 0 < len(seed) < n_eval_episodes:
         raise ValueError(f"{n_eval_episodes} episodes, but only {len(seed)} seeds")
+    for reset_seed in seed:
+        check_range("seed", reset_seed, 0, 2**32 - 1)
     scores = []
     for episode in range(n_eval_episodes):
-        # index: Gymnasium takes Python's own whole numbers only, and NumPy's are not
         state, _ = env.reset(seed=index(seed[episode]) if len(seed) else None)
         steps = rollout(env, Q, state, max_steps)
         scores.append(sum(reward for _, _, reward, _, _ in steps))
@@ -285,7 +292,7 @@ def check_range(name: str, value: Any, lowest: float, highest: float) -> None:
 def table_size(env: Env) -> tuple[int, int]:
     """How many states and actions there are; ValueError if no table can hold them."""
     for name in ("observation_space", "action_space"):
-        space = getattr(env, name, None)
+        space = getattr(env, name, env)
         if not (hasattr(space, "n") and getattr(space, "start", None) == 0):
             raise ValueError(
                 f"a Q-table needs an environment with a Discrete {name} from 0, not "
@@ -554,8 +561,9 @@ states. 400 of them occur while driving: nobody waits where they want to go.
 def describe(env: Env) -> tuple[str, list[str], list[str]]:
     """What the game is about, its actions, and its map if there is one that fits."""
     game = type(env.unwrapped).__name__
-    numbered = " ".join(f"action{action}" for action in range(table_size(env)[1]))
-    text, names, letters = GAMES.get(game, ("", numbered, ""))
+    numbered = [f"action{action}" for action in range(table_size(env)[1])]
+    own = getattr(env.unwrapped, "action_names", numbered)
+    text, names, letters = GAMES.get(game, ("", " ".join(own), ""))
     rows = letters.split()
     if game == "FrozenLakeEnv":
         rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
@@ -777,7 +785,7 @@ def show_agent(
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}")
     if is_taxi(env):
         print(f"mean - std = {mean - std:.2f} (4.5 or more passes the course)")
-    if proof and hasattr(env.unwrapped, "P"):
+    if proof:
         show_proof(env, model)
 
 
@@ -800,9 +808,11 @@ def show_proof(env: Env, model: Mapping[str, Any]) -> None:
     equal = sum(gap < 5e-9 for gap in gaps)
     wrong = [s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9]
     mean, std = evaluate_model(env, {**model, "qtable": exact})
-    reached = f"{len(known)} of {len(P)}, and {len(ends)} ends beside them"
-    print(f"States that a value has reached: {reached}")
-    print(f"Cells there that are exact to 8 decimals: {equal} of {len(gaps)}")
+    at_ends = len(ends) * len(untouched)
+    print(f"States that a value has reached: {len(known)} of {len(P)}", end="")
+    print(f"; ends beside them: {len(ends)}")
+    print(f"Cells there that are exact to 8 decimals: {equal} of {len(gaps)}", end="")
+    print(f" ({at_ends} at ends)")
     print(f"States with a best action: {len(known) - len(wrong)} of {len(known)}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
     own = key = best = math.nan  # where it is not said how episodes start
