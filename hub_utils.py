@@ -285,6 +285,8 @@ def run_without_hands(data: bytes) -> Any:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
+            if Name in map(type, items):  # an import, where a text should be
+                raise TypeError
             stack.append(known_name(argument or " ".join(items)))
             used += 10  # as much work as some numbers
         elif name in ("REDUCE", "BUILD"):
@@ -841,7 +843,7 @@ def how_to_reproduce(model: Model) -> str:
             options = [f"{qlearning.option(n)} {given[n]}" for n in sorted(given)]
             commands.append(" ".join(["python hub_utils.py package", name, *options]))
     if not commands:
-        return "It was trained without a seed or a recipe: no command makes it again."
+        return "No command makes this table again: train it with the numbers above."
     return f"The same table again, bit for bit:\n\n```sh\n{min(commands, key=len)}\n```"
 
 

@@ -1,19 +1,58 @@
-"""The reference checked against exact answers: golden numbers, closed forms, hand-made worlds.
+"""The reference, checked against exact answers, in the order of the program.
 
-Every training run that a test needs is started once, in the background, on all cores.
+On the lake without ice only the step into the goal G is rewarded, with 1. So that step
+is worth 1. One step earlier the 1 has to be waited for, and gamma takes 5 % for that:
+0.95. Two steps earlier it is 0.95 * 0.95 = 0.9025, and so on, back to the start S. The
+step into a hole H is worth 0. Training is told nothing of this, and ends with these 64:
+
+    S F F F       0  1  2  3
+    F H F H       4  5  6  7
+    F F F H       8  9 10 11
+    H F F G      12 13 14 15
+
+    state        LEFT        DOWN       RIGHT          UP
+        0  0.73509189  0.77378094  0.77378094  0.73509189
+        1  0.73509189           0  0.81450625  0.77378094
+        2  0.77378094    0.857375  0.77378094  0.81450625
+        3  0.81450625           0  0.77378094  0.77378094
+        4  0.77378094  0.81450625           0  0.73509189
+        5           0           0           0           0
+        6           0      0.9025           0  0.81450625
+        7           0           0           0           0
+        8  0.81450625           0    0.857375  0.77378094
+        9  0.81450625      0.9025      0.9025           0
+       10    0.857375        0.95           0    0.857375
+       11           0           0           0           0
+       12           0           0           0           0
+       13           0      0.9025        0.95    0.857375
+       14      0.9025        0.95           1      0.9025
+       15           0           0           0           0
+
+    python -m pytest                                                      everything
+    python -m pytest test_qlearning.py::test_training_finds_all_64_values      that
+    python test_qlearning.py                         README's table of results, anew
 """
 
 import ast
 import base64
+import contextlib
 import doctest
+import fnmatch
+import functools
 import hashlib
+import importlib.util
+import io
+import itertools
 import json
 import math
 import os
 import pickle
 import pickletools
+import platform
 import random
 import re
+import runpy
+import select
 import shutil
 import signal
 import socket
@@ -23,18 +62,21 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import gymnasium as gym
 import huggingface_hub
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import pytest
-from huggingface_hub import metadata_load
-from tqdm import tqdm
+import yaml
+from gymnasium.envs.toy_text import FrozenLakeEnv
+from huggingface_hub import constants
 
 import hub_utils
 import qlearning
@@ -49,15 +91,19 @@ from hub_utils import (
     save_model,
 )
 from qlearning import (
+    HYPERPARAMETERS,
     RECIPES,
     argmax,
+    check_numbers,
     discounted_return,
     epsilon_greedy_policy,
     evaluate_agent,
+    evaluate_model,
     exact_score,
     exponential_decay,
     greedy_policy,
     initialize_q_table,
+    learn,
     make_env,
     monte_carlo_update,
     rollout,
@@ -68,268 +114,118 @@ from qlearning import (
 )
 
 HERE = Path(__file__).parent
-
-# FrozenLake 4x4, not slippery, gamma 0.95: rows are states, columns LEFT DOWN RIGHT UP.
-GOLDEN = [
-    [0.73509189, 0.77378094, 0.77378094, 0.73509189],
-    [0.73509189, 0, 0.81450625, 0.77378094],
-    [0.77378094, 0.857375, 0.77378094, 0.81450625],
-    [0.81450625, 0, 0.77378094, 0.77378094],
-    [0.77378094, 0.81450625, 0, 0.73509189],
-    [0, 0, 0, 0],
-    [0, 0.9025, 0, 0.81450625],
-    [0, 0, 0, 0],
-    [0.81450625, 0, 0.857375, 0.77378094],
-    [0.81450625, 0.9025, 0.9025, 0],
-    [0.857375, 0.95, 0, 0.857375],
-    [0, 0, 0, 0],
-    [0, 0, 0, 0],
-    [0, 0.9025, 0.95, 0.857375],
-    [0.9025, 0.95, 1, 0.9025],
-    [0, 0, 0, 0],
-]
 LEFT, DOWN, RIGHT, UP = range(4)
-LAKE_4X4 = ["SFFF", "FHFH", "FFFH", "HFFG"]
+# The rows of the table above.
+LINES = [line.split() for line in __doc__.splitlines() if re.match(" +[0-9]", line)]
+GOLDEN = [[float(value) for value in values] for _, *values in LINES]
 
 
-# ------------------ The worlds and agents that the tests are made of ------------------
-def train_recipe(name, seed):
-    """The Q-table of a recipe and the environment steps it took; runs in the pool."""
-    recipe = RECIPES[name] | {"seed": seed}
-    env = make_env(recipe["env_id"], **recipe["env_kwargs"])
-    Qtable = initialize_q_table(env.observation_space.n, env.action_space.n)
-    steps = []
-    qlearning.learn(env, Qtable, recipe, on_episode=lambda *args: steps.append(args[2]))
+def game(name, **more):
+    """The environment of a recipe."""
+    return make_env(RECIPES[name]["env_id"], **RECIPES[name]["env_kwargs"], **more)
+
+
+@functools.cache
+def trained(name, seed):
+    """The Q-table of a recipe, and how many environment steps it took to learn it."""
+    steps, recipe = [], RECIPES[name] | {"seed": seed}
+    Qtable = learn(game(name), recipe, on_episode=lambda *told: steps.append(told[2]))
     return Qtable, sum(steps)
 
 
-RUNS = [
-    ("frozenlake-8x8-slippery", 0),
-    *[("taxi", 0), ("taxi-exact", 0)],
-    *[("frozenlake-slippery", 0), ("frozenlake-8x8", 0)],
-    *[("frozenlake", seed) for seed in range(2)],
-    *[("cliffwalking", seed) for seed in range(3)],
-]
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_finds_all_64_values(seed):
+    Qtable, _ = trained("frozenlake", seed)
+    assert Qtable[14][RIGHT] == pytest.approx(1, abs=5e-9), "the step into the goal"
+    assert Qtable[14][DOWN] == pytest.approx(0.95, abs=5e-9), "into the wall, then that"
+    assert Qtable[6][DOWN] == pytest.approx(0.9025, abs=5e-9), "two steps before it"
+    assert [[round(q, 8) for q in row] for row in Qtable] == GOLDEN
+    assert evaluate_agent(game("frozenlake"), 99, 100, Qtable, []) == (1.0, 0.0)
 
 
-def runs_of(name):
-    return [run for run in RUNS if run[0] == name]
+def test_every_step_away_from_the_goal_costs_five_percent():
+    states = [
+        [14],
+        [10, 13],
+        [6, 9],
+        [2, 8],
+        [1, 3, 4],
+        [0],
+    ]  # 1 step away, 2 steps, ...
+    for waiting, these in enumerate(states):
+        for state in these:
+            assert max(GOLDEN[state]) == pytest.approx(1 * 0.95**waiting, abs=5e-9)
 
 
-@pytest.fixture(scope="session")
-def background(tmp_path_factory):
-    """What takes long, started at once: Futures of trained tables and of README's code."""
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        folder = tmp_path_factory.mktemp
-        work = {run: pool.submit(train_recipe, *run) for run in RUNS}
-        work |= {bug: pool.submit(run_with_bug, bug, folder("bug")) for bug in BUGS}
-        work |= {
-            block: pool.submit(run_python, block[0], folder("block"))
-            for block in PYTHON
-        }
-        yield work
+# ------------------ What is a state worth? --------------------------------------------
+def test_return_of_a_maze_where_every_move_costs_one():
+    assert discounted_return([-1] * 4, gamma=1) == -4
+    assert discounted_return([-1] * 6, gamma=1) == -6
+    assert -1 + discounted_return([-1] * 3, gamma=1) == -4, "Bellman: r + V(next)"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def background_starts_first(request):
-    """The pool is busy while the quick tests run, if any test needs it."""
-    if any("background" in test.fixturenames for test in request.session.items):
-        request.getfixturevalue("background")
+def test_return_discounts_once_for_each_step_of_waiting():
+    assert discounted_return([1, 2, 4], 0.5) == 1 + 2 * 0.5 + 4 * 0.25
+    assert discounted_return([0, 0, 1], 0.95) == pytest.approx(0.9025, abs=1e-15)
+    assert discounted_return([], 0.9) == 0
 
 
-def copy_of_the_project(folder):
-    for name in ("qlearning.py", "hub_utils.py", "test_qlearning.py", "README.md"):
-        shutil.copy(HERE / name, folder)
-    return folder
+def test_monte_carlo_moves_a_share_of_the_way_to_the_return():
+    V = [0.0, 5.0]
+    assert monte_carlo_update(V, 0, G=3, learning_rate=0.1) == pytest.approx(0.3)
+    assert monte_carlo_update(V, 1, G=3, learning_rate=0.5) == 4.0
+    assert V == [pytest.approx(0.3, abs=1e-15), 4.0]
 
 
-# ------------------ README in pieces: what it runs, and what it says comes out --------
-README = (HERE / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(
-    r"^```(\w+)\n(.*?)^```\n(?:\n(?:</details>\n\n)?```text\n(.*?)^```\n)?",
-    README,
-    re.DOTALL | re.MULTILINE,
-)
-PYTHON = [(code, output) for language, code, output in BLOCKS if language == "python"]
-COMMANDS = [
-    (line, output)
-    for language, code, output in BLOCKS
-    if language == "sh"
-    for line in code.splitlines()
-]
-# The exercises: | # | bug | `what stands there` | `the bug` | `test that turns red` | score |
-BUGS = re.findall(
-    r"^\| \d .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \| (.*?) \|$",
-    README,
-    re.MULTILINE,
-)
+def test_td0_takes_the_value_of_the_next_state_but_none_after_the_end():
+    assert td0_update([0.0, 0.0], 0, 1, 1, learning_rate=0.1, gamma=1) == 0.1
+    V = [2.0, 4.0]
+    assert td0_update(V, 0, 1, 1, 0.5, 0.75) == 2 + 0.5 * (1 + 0.75 * 4 - 2)
+    assert V == [3.0, 4.0]
+    assert td0_update([2.0, 4.0], 0, 1, 1, 0.5, 0.75, True) == 2 + 0.5 * (1 - 2)
 
 
-def run_python(code, folder):
-    """What a block of README prints, in a copy of the project."""
-    done = command("-c", code, cwd=copy_of_the_project(folder))
-    return done.stdout if done.returncode == 0 else done.stderr
-
-
-def run_with_bug(bug, folder):
-    """What pytest says of the one test that should see the bug, and Mean_reward with it."""
-    right, wrong, test, _ = bug
-    path = copy_of_the_project(folder) / "qlearning.py"
-    source = path.read_text(encoding="utf-8")
-    path.write_text(source.replace(right, wrong), encoding="utf-8")
-    only = f"test_qlearning.py::{test}"  # never -k: it could match the caller as well
-    tested = command("-m", "pytest", "-q", "-p", "no:cacheprovider", only, cwd=folder)
-    played = command("qlearning.py", cwd=folder)
-    scores = re.findall("^Mean_reward=(.*)$", played.stdout, re.MULTILINE)
-    return source.count(right), tested.returncode, tested.stdout, scores or ["an error"]
-
-
-def game(name):
-    return make_env(RECIPES[name]["env_id"], **RECIPES[name]["env_kwargs"])
-
-
-def command(*arguments, cwd=HERE, **options):
-    """The finished process of a command, run as a user would, with the output in a pipe."""
-    options.setdefault("env", os.environ | {"PYTHONIOENCODING": "utf-8"})
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        **options,
+# ------------------ Step 1: initialize the Q-table ------------------------------------
+def test_table_has_a_row_of_its_own_for_each_state():
+    table = initialize_q_table(3, 2)
+    table[0][1] = 7.0
+    assert table == [[0.0, 7.0], [0.0, 0.0], [0.0, 0.0]], (
+        "one cell was set, and other states have changed: they share one row"
     )
 
 
-class Script(gym.Env):
-    """A world that plays back lines of (new_state, reward, terminated, truncated)."""
+def test_table_starts_where_it_should_and_takes_gymnasiums_numbers():
+    spaces = game("taxi").observation_space, game("taxi").action_space
+    assert type(spaces[0].n) is not int, "NumPy's own whole numbers"
+    table = initialize_q_table(spaces[0].n, spaces[1].n, initial_value=20)
+    assert table == [[20.0] * 6] * 500
+    assert {type(value) for row in table for value in row} == {float}
 
-    def __init__(self, steps, states=3, actions=2, start=0):
-        self.observation_space = gym.spaces.Discrete(states)
-        self.action_space = gym.spaces.Discrete(actions)
-        self.steps, self.start = steps, start
-        self.seeds, self.actions, self.resets = [], [], 0
 
-    def reset(self, *, seed=None, options=None):
-        self.seeds.append(seed)
-        self.line = iter(self.steps)
-        return self.start, {}
-
-    def step(self, action):
-        self.actions.append(action)
-        return *next(self.line), {}
+# ------------------ Step 2: choose an action ------------------------------------------
+def test_argmax_and_the_greedy_policy_take_the_first_of_equals_in_any_sequence():
+    assert argmax([0.0, 0.95, 0.9025, 0.95]) == 1
+    assert argmax((3, 1, 3)) == 0
+    assert argmax([-2.0, -1.0]) == 1
+    assert argmax(game("frozenlake").unwrapped.initial_state_distrib) == 0  # NumPy's
+    table = [[1.0, 0.0], [0.0, 1.0]]
+    assert (greedy_policy(table, 0), greedy_policy(table, 1)) == (0, 1)
 
 
 class Numbers:
     """A random number generator that hands out the numbers it is given."""
 
     def __init__(self, *numbers):
-        self.numbers = iter(numbers)
-
-    def random(self):
-        return next(self.numbers)
-
-
-# ------------------ Value functions ---------------------------------------------------
-def test_return_of_a_maze_where_every_move_costs_one():
-    assert discounted_return([-1] * 4, 1) == -4
-    assert discounted_return([-1] * 6, 1) == -6
-    assert -1 + discounted_return([-1] * 3, 1) == -4  # Bellman: reward + V(next)
-
-
-def test_return_discounts_later_rewards_more():
-    assert discounted_return([1, 2, 4], 0.5) == 1 + 2 * 0.5 + 4 * 0.25
-    assert discounted_return([0, 0, 1], 0.95) == pytest.approx(0.9025, abs=1e-15)
-    assert discounted_return([], 0.9) == 0
-
-
-def test_monte_carlo_moves_a_tenth_of_the_way_to_the_return():
-    V = [0.0, 5.0]
-    assert monte_carlo_update(V, 0, 3, 0.1) == pytest.approx(0.3, abs=1e-15)
-    assert V == [pytest.approx(0.3, abs=1e-15), 5.0]
-    assert monte_carlo_update(V, 1, 3, 0.5) == 4.0
-
-
-def test_td0_uses_the_value_of_the_next_state():
-    assert td0_update([0.0, 0.0], 0, 1, 1, 0.1, 1) == 0.1
-    V = [2.0, 4.0]
-    assert td0_update(V, 0, 1, 1, 0.5, 0.75) == 2 + 0.5 * (1 + 0.75 * 4 - 2)
-    assert V == [3.0, 4.0]
-
-
-def test_td0_counts_no_future_after_the_end():
-    assert td0_update([2.0, 4.0], 0, 1, 1, 0.5, 0.75, True) == 2 + 0.5 * (1 - 2)
-
-
-def test_value_iteration_gives_the_golden_table():
-    table = value_iteration(game("frozenlake"), 0.95)
-    for row, golden in zip(table, GOLDEN, strict=True):
-        assert row == pytest.approx(golden, abs=5e-9)
-
-
-class Rules(gym.Env):
-    """A world of nothing but rules."""
-
-    def __init__(self, P):
-        self.P = P
-
-
-def test_value_iteration_weighs_outcomes_and_masks_only_what_ends():
-    # From 0, action 0 ends in state 1 or goes on to it; state 1 itself pays 2 for ever.
-    P = {
-        0: {
-            0: [(0.25, 1, 4.0, True), (0.75, 1, 8.0, False)],
-            1: [(1.0, 0, 0.0, False)],
-        },
-        1: {0: [(1.0, 1, 2.0, False)], 1: [(1.0, 1, 0.0, True)]},
-    }
-    table = value_iteration(Rules(P), 0.5)
-    assert table[1] == pytest.approx([4, 0], abs=1e-9)  # 2 / (1 - 0.5)
-    first = 0.25 * 4 + 0.75 * (8 + 0.5 * 4)
-    assert table[0] == pytest.approx([first, 0.5 * first], abs=1e-9)
-
-
-def test_value_iteration_says_what_is_missing():
-    with pytest.raises(ValueError, match="env.unwrapped.P"):
-        value_iteration(Script([]), 0.9)
-    with pytest.raises(ValueError, match="gamma=1"):
-        value_iteration(Rules({0: {0: [(1.0, 0, 1.0, False)]}}), 1)
-
-
-# ------------------ Step 1: the table -------------------------------------------------
-def test_table_has_a_row_of_its_own_for_each_state():
-    table = initialize_q_table(3, 2)
-    table[0][1] = 7.0
-    assert table == [[0.0, 7.0], [0.0, 0.0], [0.0, 0.0]]
-    assert all(type(value) is float for row in table for value in row)
-
-
-def test_table_takes_the_sizes_as_gymnasium_gives_them():
-    env = game("taxi")
-    assert type(env.observation_space.n) is not int  # NumPy's own integer
-    table = initialize_q_table(env.observation_space.n, env.action_space.n)
-    assert (len(table), {len(row) for row in table}) == (500, {6})
-
-
-# ------------------ Step 2: the policies ----------------------------------------------
-def test_argmax_takes_the_first_of_equals_in_any_sequence():
-    assert argmax([0.0, 0.95, 0.9025, 0.95]) == 1
-    assert argmax((3, 1, 3)) == 0
-    assert argmax([-2.0, -1.0]) == 1
-    assert argmax([5.0]) == 0
-    assert argmax(game("frozenlake").unwrapped.initial_state_distrib) == 0
-
-
-def test_greedy_policy_looks_into_the_row_of_the_state():
-    assert greedy_policy([[1.0, 0.0], [0.0, 1.0]], 1) == 1
-    assert greedy_policy([[1.0, 0.0], [0.0, 1.0]], 0) == 0
+        self.random = iter(numbers).__next__
 
 
 def test_exploits_only_above_epsilon():
-    table = [[0.0, 0.0, 1.0, 0.0]]
-    assert epsilon_greedy_policy(table, 0, 0.5, Numbers(0.51)) == 2
-    assert epsilon_greedy_policy(table, 0, 0.5, Numbers(0.5, 0.0)) == 0
-    assert epsilon_greedy_policy(table, 0, 0.5, Numbers(0.49, 0.99)) == 3
+    def action(*numbers):
+        return epsilon_greedy_policy([[0.0, 0.0, 9.0, 0.0]], 0, 0.5, Numbers(*numbers))
+
+    assert action(0.51, 0.0) == 2, "0.51 is above epsilon: exploit, by the best action"
+    assert action(0.49, 0.99) == 3, "0.49 is below epsilon: explore, by any action"
+    assert action(0.5, 0.0) == 0, "0.5 is not above epsilon: explore, by any action"
 
 
 @pytest.mark.parametrize(
@@ -345,285 +241,539 @@ def test_exploits_only_above_epsilon():
 )
 def test_epsilon_greedy_frequencies_are_exact(epsilon, row, counts):
     # All 100 x 4 pairs of evenly spread numbers, in place of a sample of random ones.
-    tries = Counter(
-        epsilon_greedy_policy(
-            [row], 0, epsilon, Numbers((i + 0.5) / 100, (j + 0.5) / 4)
-        )
-        for i in range(100)
-        for j in range(4)
+    pairs = [((i + 0.5) / 100, (j + 0.5) / 4) for i in range(100) for j in range(4)]
+    actions = [epsilon_greedy_policy([row], 0, epsilon, Numbers(*p)) for p in pairs]
+    assert [actions.count(action) for action in range(4)] == counts, (
+        "in 400 tries: epsilon's share goes to all actions alike, and the rest to the "
+        "best ones, to each of them equally often"
     )
-    assert [tries[action] for action in range(4)] == counts
 
 
 def test_epsilon_greedy_uses_the_random_module_unless_told_otherwise():
-    table = [[0.0] * 6]
     random.seed(5)
-    own = [epsilon_greedy_policy(table, 0, 0.5) for _ in range(50)]
+    own = [epsilon_greedy_policy([[0.0] * 6], 0, 0.5) for _ in range(50)]
     rng = random.Random(5)
-    assert own == [epsilon_greedy_policy(table, 0, 0.5, rng) for _ in range(50)]
+    assert own == [epsilon_greedy_policy([[0.0] * 6], 0, 0.5, rng) for _ in range(50)]
 
 
-@pytest.mark.parametrize(
-    ("episode", "value"),
-    [(0, 1.0), (1000, 0.05 + 0.95 * math.e**-0.5), (2000, 0.05 + 0.95 / math.e)],
-)
-def test_decay_formula(episode, value):
-    assert exponential_decay(episode, 0.05, 1.0, 0.0005) == pytest.approx(
-        value, abs=1e-14
-    )
-
-
-def test_decay_ends_at_the_minimum():
-    assert exponential_decay(10**6, 0.05, 1.0, 0.0005) == 0.05
+def test_decay_formula():
+    values = [exponential_decay(n, 0.05, 1.0, 0.0005) for n in (0, 2000, 10**6)]
+    assert values == pytest.approx([1.0, 0.05 + 0.95 / math.e, 0.05], abs=1e-15)
     assert exponential_decay(7, 0.3, 0.3, 0.1) == 0.3
 
 
-# ------------------ Steps 3 and 4: the update and the loop ----------------------------
+# ------------------ Steps 3 and 4: act and observe, then update Q(s,a) ----------------
 def test_update_by_hand():
     table = [[0.0, 2.0], [3.0, 4.0]]
-    assert td_update(table, 0, 1, 1.0, 1, 0.5, 0.75) == 2 + 0.5 * (1 + 0.75 * 4 - 2)
+    new = td_update(table, 0, 1, 1.0, 1, learning_rate=0.5, gamma=0.75)
+    assert new == 2 + 0.5 * (1 + 0.75 * 4 - 2), (
+        "old + learning_rate * (reward + gamma * best next value - old)"
+    )
     assert table == [[0.0, 3.0], [3.0, 4.0]]
 
 
 def test_update_counts_no_future_after_the_end():
     table = [[0.0, 2.0], [3.0, 4.0]]
-    assert td_update(table, 0, 1, 1.0, 1, 0.5, 0.75, terminated=True) == 1.5
+    new = td_update(table, 0, 1, 1.0, 1, 0.5, 0.75, terminated=True)
+    assert new == 2 + 0.5 * (1 - 2), (
+        "the game is over, so nothing follows: the target is the reward alone"
+    )
     assert table == [[0.0, 1.5], [3.0, 4.0]]
 
 
-def test_first_visits_to_the_goal():
+def test_first_updates_of_the_lake_and_of_the_maze():
     table = initialize_q_table(16, 4)
     values = [td_update(table, 14, RIGHT, 1, 15, 0.7, 0.95, True) for _ in range(3)]
     assert values == pytest.approx([0.7, 0.91, 0.973], abs=1e-15)
+    for reward, value in ((1, 0.1), (-10, -1.0)):  # the cheese, the poison
+        assert td_update(initialize_q_table(6, 4), 0, 2, reward, 1, 0.1, 0.99) == value
 
 
-@pytest.mark.parametrize(("reward", "value"), [(1, 0.1), (-10, -1.0)])
-def test_first_step_in_the_maze_of_cheese_and_poison(reward, value):
-    assert td_update(initialize_q_table(6, 4), 0, 2, reward, 1, 0.1, 0.99) == value
+class Script(gym.Env):
+    """A world that plays back lines of (new_state, reward, terminated, truncated)."""
+
+    def __init__(self, *lines, states=3, actions=2):
+        self.observation_space = gym.spaces.Discrete(states)
+        self.action_space = gym.spaces.Discrete(actions)
+        self.lines, self.seeds, self.actions = lines, [], []
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        self.line = iter(self.lines)
+        return 0, {}
+
+    def step(self, action):
+        self.actions.append(action)
+        return *next(self.line), {}
+
+
+def taught(env, Qtable=None, **changes):
+    """What `train` makes of a table: one episode without chance, but for the changes."""
+    numbers = {"n_training_episodes": 1, "min_epsilon": 0, "max_epsilon": 0}
+    numbers |= {"decay_rate": 0, "max_steps": 9}
+    if Qtable is None:
+        Qtable = initialize_q_table(env.observation_space.n, env.action_space.n)
+    return train(env=env, Qtable=Qtable, **(numbers | changes))
+
+
+WALK = (1, 1.0, False, False), (2, 2.0, False, False), (0, 4.0, True, False)
+END = (1, 1.0, True, False)
 
 
 @pytest.mark.parametrize(
-    ("ending", "future"),
-    [((True, False), 0.0), ((False, True), 0.5 * 8), ((True, True), 0.0)],
+    ("ending", "future", "why"),
+    [
+        ((True, False), 0.0, "terminated: the game is over, nothing follows"),
+        ((False, True), 0.5 * 8, "truncated: cut short, the future keeps its value"),
+        ((True, True), 0.0, "terminated as well: the game is over, nothing follows"),
+    ],
 )
-def test_only_a_terminated_episode_has_no_future(ending, future):
-    table = [[0.0], [8.0]]
-    env = Script([(1, 1.0, *ending), (0, 99.0, False, False)], states=2, actions=1)
-    train(1, 0, 0, 0, env, 99, table, 0.5, 0.5)
-    assert table == [[0.5 * (1 + future)], [8.0]]
-    assert len(env.actions) == 1
-
-
-def test_an_episode_stops_after_max_steps():
-    env = Script(
-        [(1, 1.0, False, False), (2, 2.0, False, False), (0, 4.0, True, False)]
-    )
-    seen = []
-    train(
-        2,
-        0,
-        0,
-        0,
-        env,
-        2,
-        initialize_q_table(3, 2),
-        on_episode=lambda *a: seen.append(a),
-    )
-    assert len(env.actions) == 4
-    assert seen == [(0, 0, 2, 3.0), (1, 0, 2, 3.0)]  # episode, epsilon, steps, return
+def test_only_a_terminated_episode_has_no_future(ending, future, why):
+    env = Script((1, 1.0, *ending), (0, 99.0, False, False), states=2, actions=1)
+    table = taught(env, [[0.0], [8.0]], learning_rate=0.5, gamma=0.5)
+    assert table == [[0.5 * (1 + future)], [8.0]], why
+    assert len(env.actions) == 1, "the episode had ended"
 
 
 def test_the_new_state_is_where_the_next_step_starts():
-    env = Script(
-        [(1, 1.0, False, False), (2, 2.0, False, False), (0, 4.0, True, False)]
+    table = taught(Script(*WALK, actions=1), learning_rate=1)
+    assert table == [[1.0], [2.0], [4.0]], (
+        "rewards 1, 2 and 4 belong to the states 0, 1 and 2, where the steps were made"
     )
-    env.action_space = gym.spaces.Discrete(1)
-    table = train(1, 0, 0, 0, env, 99, initialize_q_table(3, 1), 1.0, 0.5)
-    assert table == [[1.0], [2.0], [4.0]]
 
 
-def test_defaults_are_the_course_s_learning_rate_and_gamma():
-    env = Script([(1, 1.0, True, False)], states=2, actions=1)
-    assert train(1, 0, 0, 0, env, 99, initialize_q_table(2, 1)) == [[0.7], [0.0]]
-    env = Script([(1, 0.0, False, True)], states=2, actions=1)
-    assert train(1, 0, 0, 0, env, 99, [[0.0], [1.0]])[0] == [0.7 * 0.95]
+def test_an_episode_stops_after_max_steps_and_is_told():
+    told, env = [], Script(*WALK)
+    tell = {"on_episode": lambda *about: told.append(about)}
+    taught(env, n_training_episodes=2, max_steps=2, **tell)
+    assert told == [(0, 0, 2, 3.0), (1, 0, 2, 3.0)]  # episode, epsilon, steps, score
+    assert len(env.actions) == 4
 
 
-def test_learning_rate_decays_by_the_formula_of_epsilon():
-    env = Script([(1, 1.0, True, False)], states=2, actions=1)
-    epsilons = []
-    table = train(
-        *(3, 0.1, 0.9, 0.25, env, 99, initialize_q_table(2, 1), 0.5, 0.9),
-        min_learning_rate=0.2,
-        on_episode=lambda _, epsilon, *__: epsilons.append(epsilon),
+def test_defaults_are_the_courses_learning_rate_and_gamma():
+    assert taught(Script(END, actions=1))[0] == [0.7]
+    cut = Script((1, 0.0, False, True), states=2, actions=1)
+    assert taught(cut, [[0.0], [1.0]])[0] == [0.7 * 0.95]
+
+
+def test_epsilon_decays_from_episode_to_episode():
+    epsilons, env = [], Script(END)
+    numbers = {"min_epsilon": 0.1, "max_epsilon": 0.9, "decay_rate": 0.25}
+    numbers["on_episode"] = lambda _, epsilon, *__: epsilons.append(epsilon)
+    taught(env, n_training_episodes=3, **numbers)
+    expected = [0.1 + 0.8 * math.exp(-0.25 * episode) for episode in range(3)]
+    assert epsilons == pytest.approx(expected, abs=1e-15), (
+        "epsilon must shrink from episode to episode, by the formula of the decay"
     )
+
+
+def test_learning_rate_decays_by_the_same_formula():
+    alphas = {"learning_rate": 0.5, "min_learning_rate": 0.2, "decay_rate": 0.25}
+    table = taught(Script(END, actions=1), n_training_episodes=3, **alphas)
     value = 0.0
     for episode in range(3):
         value += (0.2 + 0.3 * math.exp(-0.25 * episode)) * (1 - value)
     assert table[0][0] == pytest.approx(value, abs=1e-15)
-    expected = [0.1 + 0.8 * math.exp(-0.25 * episode) for episode in range(3)]
-    assert epsilons == pytest.approx(expected, abs=1e-15)
-
-
-def test_epsilon_decays_from_episode_to_episode():
-    env = Script([(1, 0.0, True, False)])
-    told = []
-    train(
-        3,
-        0.1,
-        0.9,
-        0.25,
-        env,
-        99,
-        initialize_q_table(3, 2),
-        on_episode=lambda *a: told.append(a),
-    )
-    expected = [0.1 + 0.8 * math.exp(-0.25 * episode) for episode in range(3)]
-    assert [epsilon for _, epsilon, _, _ in told] == pytest.approx(expected, abs=1e-15)
 
 
 def test_the_environment_is_seeded_once():
-    env = Script([(1, 0.0, True, False)])
-    train(3, 0, 1, 0.1, env, 9, initialize_q_table(3, 2), seed=7)
-    assert env.seeds == [7, None, None]
+    env = Script(END)
+    taught(env, n_training_episodes=3, seed=7)
+    assert env.seeds == [7, None, None], (
+        "the first reset alone takes the seed: the same seed again is the same luck again"
+    )
+    taught(env)
+    assert env.seeds[3:] == [None], "nothing is seeded unless it is asked for"
 
 
-def course_style_training(env, episodes, decay, alpha, gamma, seed):
+def second_implementation(env, episodes, decay_rate, alpha, gamma, seed):
     """Q-learning once more, in one piece and as literally as possible."""
-    rng = random.Random(seed)
-    Q = {(s, a): 0.0 for s in range(env.observation_space.n) for a in range(4)}
+    rng, actions = random.Random(seed), range(4)
+    Q = {(s, a): 0.0 for s in range(16) for a in actions}
     for episode in range(episodes):
-        epsilon = 0.05 + (1.0 - 0.05) * math.exp(-decay * episode)
+        epsilon = 0.05 + (1.0 - 0.05) * math.exp(-decay_rate * episode)
         s, _ = env.reset(seed=seed) if episode == 0 else env.reset()
         for _ in range(99):
             if rng.random() <= epsilon:
                 a = int(4 * rng.random())
             else:
-                best = [
-                    a for a in range(4) if Q[s, a] == max(Q[s, b] for b in range(4))
-                ]
+                best = [a for a in actions if Q[s, a] == max(Q[s, b] for b in actions)]
                 a = best[0] if len(best) == 1 else best[int(len(best) * rng.random())]
             s2, r, terminated, truncated, _ = env.step(a)
-            target = r if terminated else r + gamma * max(Q[s2, b] for b in range(4))
+            target = r if terminated else r + gamma * max(Q[s2, b] for b in actions)
             Q[s, a] += alpha * (target - Q[s, a])
             s = s2
             if terminated or truncated:
                 break
-    return [[Q[s, a] for a in range(4)] for s in range(env.observation_space.n)]
+    return [[Q[s, a] for a in actions] for s in range(16)]
 
 
 def test_training_equals_a_second_implementation_bit_for_bit():
-    env = game("frozenlake-slippery")
-    table = train(
-        300, 0.05, 1.0, 0.01, env, 99, initialize_q_table(16, 4), 0.3, 0.9, seed=3
-    )
-    assert table == course_style_training(env, 300, 0.01, 0.3, 0.9, seed=3)
+    env, numbers = game("frozenlake-slippery"), (300, 0.05, 1.0, 0.01)
+    table = train(*numbers, env, 99, initialize_q_table(16, 4), 0.3, 0.9, seed=3)
+    assert table == second_implementation(env, 300, 0.01, 0.3, 0.9, seed=3)
     assert any(any(row) for row in table)
 
 
-def test_seeds_make_and_break_repetition():
-    def run(seed):
-        table = initialize_q_table(16, 4)
-        env = game("frozenlake-slippery")
-        return train(300, 0.05, 1.0, 0.01, env, 99, table, seed=seed)
+def test_one_seed_is_one_agent():
+    def agent(seed):
+        env, table = game("frozenlake-slippery"), initialize_q_table(16, 4)
+        return train(900, 0.05, 1.0, 0.01, env, 99, table, seed=seed)
 
-    assert run(1) == run(1) != run(2)
-    assert run(None) != run(None)
+    assert agent(1) == agent(1) != agent(2)
 
 
-def test_nothing_is_seeded_unless_asked_for():
-    env = Script([(1, 0.0, True, False)])
-    train(1, 0, 1, 0.1, env, 9, initialize_q_table(3, 2))
-    list(rollout(env, initialize_q_table(3, 2), 9))
-    assert env.seeds == [None, None]
-
-
-def test_training_works_in_place_and_survives_an_interrupt():
+def test_an_interrupt_keeps_what_was_learned_in_the_table():
     def stop(episode, *_):
         if episode == 99:
             raise KeyboardInterrupt
 
-    table = initialize_q_table(16, 4)
+    env, table = game("frozenlake"), initialize_q_table(16, 4)
+    numbers = {"max_epsilon": 1, "max_steps": 99, "seed": 0}
     with pytest.raises(KeyboardInterrupt):
-        train(
-            10**9,
-            0.05,
-            1,
-            0.0005,
-            game("frozenlake"),
-            99,
-            table,
-            seed=0,
-            on_episode=stop,
-        )
+        taught(env, table, n_training_episodes=10**9, on_episode=stop, **numbers)
     assert any(any(row) for row in table)
-    assert train(1, 0, 1, 0, game("frozenlake"), 99, table, seed=0) is table
+    assert taught(env, table, **numbers) is table, "changed in place, so it goes on"
 
 
-def test_numpy_numbers_become_plain_ones():
+def test_numpys_numbers_become_plain_ones():
+    number = game("frozenlake").unwrapped.initial_state_distrib[0]
     state = gym.spaces.Discrete(2, seed=0).sample()
-    reward = game("frozenlake").unwrapped.initial_state_distrib[0]
-    assert type(state) is not int and type(reward) is not float
-    env = Script([(state, reward, True, False)], states=2, actions=1)
-    totals = []
-    table = train(
-        1, 0, 0, 0, env, 9, [[0.0], [0.0]], on_episode=lambda *a: totals.append(a[3])
-    )
-    assert type(table[0][0]) is float and type(totals[0]) is float
-    assert type(env.actions[0]) is int
-    told = list(rollout(env, [[0.0], [0.0]], 9))
-    assert [type(value) for value in told[1]] == [int, float, int]
+    assert type(state) is not int and type(number) is not float
+    scores, env = [], Script((state, number, True, False), states=2, actions=1)
+    rates = {"learning_rate": number, "min_learning_rate": number, "gamma": number}
+    table = taught(env, on_episode=lambda *told: scores.append(told[3]), **rates)
+    assert {type(value) for value in (*table[0], *scores)} == {float}
+    assert [type(action) for action in env.actions] == [int]
+    (step,) = rollout(env, table, env.reset()[0], 9)
+    assert [type(value) for value in step] == [int, int, float, int, bool]
 
 
-# ------------------ Evaluation --------------------------------------------------------
-def test_rollout_tells_the_start_and_every_step():
-    env = Script([(1, 1.0, False, False), (2, 2.0, False, True), (0, 4.0, True, False)])
-    told = list(rollout(env, [[0, 1], [1, 0], [0, 0]], 99, seed=3))
-    assert told == [(None, 0.0, 0), (1, 1.0, 1), (0, 2.0, 2)]
-    assert env.seeds == [3]
-    assert len(list(rollout(env, [[0, 1], [1, 0], [0, 0]], 1))) == 2
+# ------------------ Evaluation: the greedy policy plays, nothing is learned -----------
+def test_rollout_gives_each_greedy_step_and_stops_in_time():
+    env, table = Script(*WALK), [[0, 1], [1, 0], [0, 0]]
+    steps = [(0, 1, 1.0, 1, False), (1, 0, 2.0, 2, False), (2, 0, 4.0, 0, True)]
+    assert list(rollout(env, table, env.reset()[0], 99)) == steps
+    assert list(rollout(env, table, env.reset()[0], 2)) == steps[:2]
+    env = Script((1, 1.0, False, True), *WALK)
+    assert list(rollout(env, table, env.reset()[0], 99)) == steps[:1], "truncated"
 
 
-def test_evaluation_gives_mean_and_population_deviation():
+def test_evaluation_gives_mean_and_population_deviation_of_scores():
     class Growing(Script):
-        def reset(self, **kwargs):
-            super().reset(**kwargs)
-            self.line = iter([(1, 2.0 * len(self.seeds), True, False)])
-            return 0, {}
+        def step(self, action):
+            return 1, 2.0 * len(self.seeds), True, False, {}
 
-    env = Growing([])
-    assert evaluate_agent(env, 9, 2, initialize_q_table(3, 2), []) == (3.0, 1.0)
-    assert evaluate_agent(env, 9, 1, initialize_q_table(3, 2), [8, 9]) == (6.0, 0.0)
-    assert env.seeds == [None, None, 8]
+    env, table = Growing(), ((0, 1), (0, 1), (0, 1))
+    assert evaluate_agent(env, 9, 2, table, []) == (3.0, 1.0)
+    seeds = gym.spaces.MultiDiscrete([8, 9]).nvec  # NumPy's whole numbers
+    assert evaluate_agent(env, 9, 1, table, seeds) == (6.0, 0.0)
+    assert env.seeds == [None, None, 8] and type(env.seeds[2]) is int
+    endless = Script(*[(0, 1.0, False, False)] * 50)
+    assert evaluate_agent(endless, 20, 2, table, []) == (20.0, 0.0), "max_steps is 20"
 
 
-def test_evaluation_is_bounded_and_takes_any_table():
-    env = Script([(0, 1.0, False, False)] * 50)
-    assert evaluate_agent(env, 20, 2, ((0, 1), (0, 1), (0, 1)), []) == (20.0, 0.0)
+# ------------------ Copying: the algorithm stands alone, and fits in elsewhere --------
+SOURCE = (HERE / "qlearning.py").read_text(encoding="utf-8")
+CUT = "# ================== The algorithm ends here: copy down to here"
+
+
+def command(*arguments, cwd=HERE, program=sys.executable, **options):
+    """The finished process of a command, in an environment that says nothing special."""
+    ours = r"HF_|HUGGING|TQDM|COLUMNS|FORCE_COLOR|PYTEST|PYTHON(?!PATH|HOME)|.*_PROXY$"
+    kept = {k: v for k, v in os.environ.items() if not re.match(ours, k.upper())}
+    kept |= {"PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [program, *map(str, arguments)],
+        cwd=cwd,
+        encoding="utf-8",
+        capture_output=True,
+        check=False,
+        **({"env": kept, "timeout": 120} | options),
+    )
+
+
+# In front of a program: then Python finds its own modules, Gymnasium with what that
+# needs itself, and the file in question. Nothing else can be imported.
+ONLY_GYMNASIUM = """
+import sys
+needed = "gymnasium numpy cloudpickle typing_extensions farama_notifications"
+class Nothing:
+    def find_spec(name, path=None, target=None):
+        found = {*sys.stdlib_module_names, *needed.split(), "copied", "qlearning"}
+        if name.split(".")[0] not in found:
+            raise ImportError(name + " is not installed here")
+sys.meta_path.insert(0, Nothing)
+"""
+
+
+def test_the_part_above_the_cut_is_a_program_of_its_own(tmp_path):
+    (tmp_path / "copied.py").write_text(SOURCE.split(CUT)[0], encoding="utf-8")
+    code = """
+import gymnasium as gym
+from copied import *
+env = gym.make("FrozenLake-v1", map_name="4x4", is_slippery=False)
+table = initialize_q_table(env.observation_space.n, env.action_space.n)
+train(10000, 0.05, 1.0, 0.0005, env, 99, table, seed=0)
+print(*evaluate_agent(env, 99, 100, table, []), [[round(q, 8) for q in r] for r in table])
+"""
+    done = command("-c", ONLY_GYMNASIUM + code, cwd=tmp_path)
+    assert (done.stderr, done.stdout) == ("", f"1.0 0.0 {GOLDEN}\n")
+
+
+def test_nothing_above_the_cut_uses_what_stands_below_it():
+    above, below = SOURCE.split(CUT)
+    used = {n.id for n in ast.walk(ast.parse(above)) if isinstance(n, ast.Name)}
+    made = set(re.findall(r"^(?:def |class )?(\w+)(?=:| =|\()", below, re.MULTILINE))
+    assert {"RECIPES", "HYPERPARAMETERS", "exact_score", "Parser"} <= made
+    assert used.isdisjoint(made)
+
+
+def test_no_file_imports_numpy():
+    for path in HERE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [getattr(node, "module", ""), *(n.name for n in node.names)]
+                assert not any(str(n).split(".")[0] == "numpy" for n in names), path
+
+
+def array(states, actions, kind="float64"):
+    """NumPy's zeros((states, actions)), as Gymnasium hands them out."""
+    return gym.spaces.Box(0, 0, (states, actions), kind).sample()
+
+
+def test_numpys_tables_give_the_same_numbers_bit_for_bit():
+    env, tables = game("frozenlake-slippery"), [initialize_q_table(16, 4), array(16, 4)]
+    for table in tables:
+        assert train(900, 0.05, 1.0, 0.002, env, 99, table, seed=0) is table
+    assert tables[1].tolist() == tables[0] and any(map(any, tables[0]))
+    for result in (
+        lambda table: evaluate_agent(env, 99, 50, table, range(50)),
+        lambda table: exact_score(env, 99, table),
+        lambda table: shown("frozenlake-slippery", table),
+    ):
+        assert result(tables[0]) == result(tables[1])
+
+
+# The five functions as in the course's notebook: with globals, and an array for a table.
+NOTEBOOK = """
+def initialize_q_table(state_space, action_space):
+    return array(state_space, action_space)
+
+def greedy_policy(Qtable, state):
+    return argmax(Qtable[state][:])
+
+def epsilon_greedy_policy(Qtable, state, epsilon):
+    if random.uniform(0, 1) > epsilon:
+        return greedy_policy(Qtable, state)
+    return env.action_space.sample()
+
+def train(n_episodes, min_epsilon, max_epsilon, decay_rate, env, max_steps, Qtable):
+    for episode in range(n_episodes):
+        epsilon = min_epsilon + (max_epsilon - min_epsilon) * e ** (-decay_rate * episode)
+        state, ended = env.reset()[0], False
+        while not ended:
+            action = epsilon_greedy_policy(Qtable, state, epsilon)
+            new_state, reward, ended, truncated, info = env.step(action)
+            error = reward + gamma * max(Qtable[new_state]) - Qtable[state][action]
+            Qtable[state][action] = Qtable[state][action] + learning_rate * error
+            state = new_state
+    return Qtable
+
+def evaluate_agent(env, max_steps, n_eval_episodes, Q, seed):
+    total = 0
+    for episode in range(n_eval_episodes):
+        state, ended = env.reset()[0], False
+        while not ended:
+            state, reward, ended, truncated, info = env.step(greedy_policy(Q, state))
+            total += reward
+    return total / n_eval_episodes, 0
+"""
+
+
+@pytest.mark.parametrize("name", re.findall(r"def (\w+)", NOTEBOOK))
+def test_each_course_function_can_be_replaced_by_ours(name):
+    cells = {"random": random, "argmax": argmax, "array": array, "e": math.e}
+    cells |= {"env": game("frozenlake"), "learning_rate": 0.7, "gamma": 0.95}
+    exec(NOTEBOOK, cells)  # noqa: S102
+    cells[name] = getattr(qlearning, name)
+    random.seed(0)
+    cells["env"].action_space.seed(0)
+    table = cells["initialize_q_table"](16, 4)
+    table = cells["train"](3000, 0.05, 1.0, 0.0005, cells["env"], 99, table)
+    assert cells["evaluate_agent"](cells["env"], 99, 5, table, []) == (1.0, 0.0)
+    assert round(table[6][DOWN], 3) == 0.902
+
+
+# ------------------ Wrong input: one sentence, before anything is changed -------------
+NAN, MOST = float("nan"), 10**9
+RANGES = {  # what `train` may be given, and what not
+    "n_training_episodes": (
+        "a whole number from 1 to 1000000000",
+        [0, MOST + 1, 1.0, NAN],
+    ),
+    "max_steps": ("a whole number from 1 to 1000000", [0, 10**6 + 1, 9.0, True]),
+    "max_epsilon": ("a number from 0.0 to 1.0", [-0.1, 1.1, NAN, None]),
+    "min_epsilon (up to max_epsilon)": ("a number from 0.0 to 0.5", [-0.1, 0.6, NAN]),
+    "decay_rate": ("a number from 0.0 to 1000.0", [-0.1, math.inf, 10**400, NAN]),
+    "learning_rate": ("a number from 1e-06 to 1.0", [0, -0.1, 1.1, NAN, "0.7"]),
+    "min_learning_rate": ("a number from 1e-06 to 0.7", [0, 0.8, NAN, "0.1"]),
+    "gamma": ("a number from 0.0 to 1.0", [-0.1, 1.01, NAN, [0.9]]),
+}
+
+
+class Untouchable(Script):
+    """Fails the test that touches it."""
+
+    def reset(self, **_):
+        raise AssertionError("the environment was touched")
+
+    step = reset
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_that_cannot_be_is_named_before_anything_happens(name):
+    wanted, wrong = RANGES[name]
+    for number in wrong:
+        with pytest.raises(ValueError) as caught:
+            taught(Untouchable(), **({"max_epsilon": 0.5} | {name.split()[0]: number}))
+        assert str(caught.value) == f"{name} must be {wanted}, not {number!r}"
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (array(16, 4), "is 16 x 4, and this environment has 3 states x 2 actions"),
+        ([[0.0], [0.0] * 2, [0.0] * 2], "is 3 x 1 or 2, and this environment has 3 st"),
+        ([], "is 0 x 0, and this environment has 3 states x 2 actions"),
+        (array(3, 2, "int64"), "is made of int64, and needs floats"),
+        ([[0.0] * 2] * 3, "repeats a row: take one from initialize_q_table"),
+        ([[0.0, NAN], [0.0] * 2, [0.0] * 2], "has a cell that is not a finite number"),
+        ([[0.0] * 2, [0.0] * 2, [0.0, -math.inf]], "has a cell that is not a finite"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(table, sentence):
+    with pytest.raises(ValueError, match=f"^the Q-table {sentence}"):
+        taught(Untouchable(), table)
+    with pytest.raises(ValueError, match=f"^the Q-table {sentence}"):
+        evaluate_agent(Untouchable(), 9, 1, table, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "space", "ending"),
+    [
+        ("observation", gym.spaces.Discrete(3, start=1), "not Discrete(3, start=1); "),
+        ("action", gym.spaces.Box(0, 1), "not Box(0.0, 1.0, (1,), float32); "),
+        ("observation", gym.spaces.MultiDiscrete([2, 3]), "not MultiDiscrete([2 3]); what "
+         + "can be counted, a wrapper can number (see README)"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_no_table_fits_is_refused(kind, space, ending):
+    env = Untouchable()
+    setattr(env, f"{kind}_space", space)
+    needs = f"an environment with a Discrete {kind}_space from 0, {ending}"
+    with pytest.raises(ValueError, match=f"^a Q-table needs {re.escape(needs)}"):
+        taught(env, [])
+    with pytest.raises(ValueError, match="from 0, not None"):
+        evaluate_agent(None, 9, 1, [], [])
+
+
+@pytest.mark.parametrize("table", [None, 7, [1.0], [["1", 0.0], [0.0] * 2, [0.0] * 2]])
+def test_what_is_no_table_at_all_is_left_to_python(table):
+    with pytest.raises(TypeError):
+        train(1, 0, 0, 0, Untouchable(), 9, table)
+
+
+def test_an_on_episode_that_is_no_function_is_refused():
+    with pytest.raises(ValueError, match="on_episode must be a function, not 5"):
+        taught(Untouchable(), on_episode=5)
+
+
+def test_limits_themselves_are_allowed():
+    env, highest = Script(END), {"learning_rate": 1, "min_learning_rate": 1, "gamma": 1}
+    taught(env, max_epsilon=1, min_epsilon=1, max_steps=1, decay_rate=1000, **highest)
+    taught(env, gamma=0, learning_rate=1e-6, min_learning_rate=1e-6, max_steps=10**6)
+    assert len(env.actions) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "episodes", "seeds", "sentence"),
+    [
+        (9, 2, [7], "2 episodes, but only 1 seeds"),
+        (0, 1, [], "max_steps must be a whole number from 1 to 1000000, not 0"),
+        (9, 0, [], "n_eval_episodes must be a whole number from 1 to 1000000000, not"),
+    ],
+)
+def test_evaluations_that_cannot_be(steps, episodes, seeds, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        evaluate_agent(Untouchable(), steps, episodes, initialize_q_table(3, 2), seeds)
+
+
+# ------------------ The exact answers -------------------------------------------------
+def test_value_iteration_finds_the_same_64_values():
+    table = value_iteration(game("frozenlake"), 0.95)
+    assert [[round(q, 8) for q in row] for row in table] == GOLDEN
+
+
+class Rules(gym.Env):
+    """A world of nothing but rules; it starts in state 0."""
+
+    def __init__(self, *states):
+        self.P = [dict(enumerate(actions)) for actions in states]
+        self.initial_state_distrib = [1.0] + [0.0] * (len(states) - 1)
+
+
+FOREVER = Rules([[(1.0, 0, 1.0, False)]])  # one state, which pays 1 without an end
+
+
+def test_value_iteration_weighs_outcomes_and_masks_only_what_ends():
+    # From 0, action 0 ends in state 1 or goes on to it; state 1 itself pays 2 for ever.
+    first = [[(0.25, 1, 4.0, True), (0.75, 1, 8.0, False)], [(1.0, 0, 0.0, False)]]
+    second = [[(1.0, 1, 2.0, False)], [(1.0, 1, 0.0, True)]]
+    table = value_iteration(Rules(first, second), 0.5)
+    assert table[1] == pytest.approx([4, 0], abs=1e-9)  # 2 / (1 - 0.5)
+    best = 0.25 * 4 + 0.75 * (8 + 0.5 * 4)
+    assert table[0] == pytest.approx([best, 0.5 * best], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "start"), [(0, 0.7738), (0.05, 0.726), (0.5, 0.2763)]
+)
+def test_a_state_has_a_value_for_each_policy(epsilon, start):
+    """V(start) of those who take the best action, and with probability epsilon any."""
+    V, P = [0.0] * 16, game("frozenlake").unwrapped.P
+    for _ in range(500):
+        rows = qlearning.bellman_backup(P, V, 0.95)
+        V = [
+            (1 - epsilon) * row[argmax(golden)] + epsilon * statistics.fmean(row)
+            for row, golden in zip(rows, GOLDEN)
+        ]
+    assert round(V[0], 4) == start
 
 
 def test_exact_answers_of_taxi():
-    env, recipe = game("taxi"), RECIPES["taxi"]
-    exact = value_iteration(env, 0.95)
-    mean, std = evaluate_agent(env, 99, 100, exact, recipe["eval_seed"])
-    assert mean == pytest.approx(7.56, abs=1e-12)
-    assert round(std, 4) == 2.7067
-    assert round(mean - std, 3) == 4.853
+    env, exact = game("taxi"), value_iteration(game("taxi"), 0.95)
+    mean, std = evaluate_model(env, RECIPES["taxi"] | {"qtable": exact})
+    assert f"{mean:.4f} - {std:.4f} = {mean - std:.4f}" == "7.5600 - 2.7067 = 4.8533"
     assert exact_score(env, 99) == pytest.approx(7.93, abs=1e-9)
+    # Whoever wastes time until no score is above 8 has a better mean - std.
+    capped = []
+    for seed in qlearning.evaluation_seeds(RECIPES["taxi"]):
+        steps = rollout(env, exact, env.reset(seed=seed)[0], 99)
+        capped.append(min(8, sum(reward for _, _, reward, _, _ in steps)))
+    assert round(statistics.fmean(capped) - statistics.pstdev(capped), 2) == 5.1
 
 
 def success_rate(env, table, steps):
     """Probability to be at the goal within so many steps, stepping it all forward."""
-    here = {s: float(p) for s, p in enumerate(env.unwrapped.initial_state_distrib) if p}
-    arrived = 0.0
+    here, arrived = Counter({0: 1.0}), 0.0
     for _ in range(steps):
         there = Counter()
         for s, p in here.items():
             action = max(range(4), key=table[s].__getitem__)
             for chance, s2, reward, terminated in env.unwrapped.P[s][action]:
                 arrived += p * chance * reward
-                if not terminated:
-                    there[s2] += p * chance
+                there[s2] += p * chance * (not terminated)
         here = there
     return arrived
 
@@ -640,342 +790,425 @@ def test_exact_success_rates(name, optimum, best_of_gamma):
     table = value_iteration(env, 0.99)
     assert round(exact_score(env, 99), 4) == optimum
     assert round(exact_score(env, 99, table), 4) == best_of_gamma
-    assert round(success_rate(env, table, 99), 4) == best_of_gamma
+    assert exact_score(env, 99, table) == pytest.approx(success_rate(env, table, 99))
 
 
-# ------------------ The course ---------------------------------------------------------
-def test_the_course_s_hyperparameters_to_the_letter():
+def test_exact_scores_know_the_environments_own_limit():
+    env = game("frozenlake-slippery")  # Gymnasium stops it after 100 steps
+    assert exact_score(env, 99) < exact_score(env, 100) == exact_score(env, 5000)
+    longer = game("frozenlake-slippery", max_episode_steps=MOST)
+    assert round(exact_score(longer, MOST), 4) == 0.8235
+    # Without discount the values settle as well here, and at the same number.
+    assert round(max(value_iteration(env, 1)[0]), 4) == 0.8235
+    assert exact_score(FOREVER, 10_000) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (lambda: value_iteration(Script(), 0.9), "Script does not .* it has no P$"),
+        (lambda: exact_score(Script(), 9), "Script does not publish .* it has no P$"),
+        (lambda: exact_score(Unstarted(), 9), "it has no initial_state_distrib$"),
+        (lambda: value_iteration(FOREVER, 1), "gamma=1: take a smaller gamma$"),
+        (lambda: exact_score(FOREVER, 10_001), "still changes after 10,000 steps"),
+    ],
+)
+def test_exact_answers_that_cannot_be_say_why(answer, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        answer()
+
+
+class Unstarted(Script):
+    """A world whose rules say nothing of the start: action 1 is worth twice as much."""
+
+    P = ({0: [(1.0, 1, 1.0, True)], 1: [(1.0, 1, 2.0, True)]},) * 3
+
+
+# ------------------ The hyperparameters, the games and the recipes --------------------
+def test_the_courses_hyperparameters_to_the_letter():
     shared = {"learning_rate": 0.7, "gamma": 0.95, "max_steps": 99, "max_epsilon": 1.0}
     shared |= {"min_epsilon": 0.05, "n_eval_episodes": 100, "min_learning_rate": None}
-    lake = {
-        "env_id": "FrozenLake-v1",
-        "n_training_episodes": 10_000,
-        "decay_rate": 0.0005,
-    }
-    lake |= {"env_kwargs": {"map_name": "4x4", "is_slippery": False}, "eval_seed": []}
-    taxi = {"env_id": "Taxi-v3", "n_training_episodes": 25_000, "decay_rate": 0.005}
+    shared |= {"initial_value": 0.0, "seed": 0}
+    lake = {"env_id": "FrozenLake-v1", "n_training_episodes": 10_000, "eval_seed": []}
+    lake |= {"env_kwargs": {"map_name": "4x4", "is_slippery": False}}
+    lake["decay_rate"] = 0.0005
     seeds = RECIPES["taxi"]["eval_seed"]
-    assert RECIPES["frozenlake"].items() >= (shared | lake).items()
-    assert RECIPES["taxi"].items() >= (shared | taxi | {"env_kwargs": {}}).items()
+    taxi = {"env_id": "Taxi-v3", "n_training_episodes": 25_000, "eval_seed": seeds}
+    taxi |= {"env_kwargs": {}, "decay_rate": 0.005}
+    assert RECIPES["frozenlake"] == shared | lake
+    assert RECIPES["taxi"] == shared | taxi
     assert (len(seeds), sum(seeds)) == (100, 8859)
     assert sum(place * seed for place, seed in enumerate(seeds)) == 403_242
 
 
-# ------------------ Bad input ---------------------------------------------------------
-class Untouchable(Script):
-    """Fails the test that touches it."""
-
-    def reset(self, **_):
-        raise AssertionError("the environment was touched")
-
-    step = reset
-
-
-def arguments(**changes):
-    good = {
-        "n_training_episodes": 1,
-        "min_epsilon": 0.1,
-        "max_epsilon": 1.0,
-        "decay_rate": 0.1,
-    }
-    good |= {"env": Untouchable([]), "max_steps": 9, "Qtable": initialize_q_table(3, 2)}
-    return good | changes
-
-
-NAN = float("nan")
+def test_recipes_keep_to_the_limits_and_reach_training_whole():
+    for recipe in RECIPES.values():
+        check_numbers(recipe)
+        assert set(recipe) == {*HYPERPARAMETERS, "env_id", "env_kwargs", "eval_seed"}
+    numbers = {"n_training_episodes": 40, "min_epsilon": 0.3, "max_epsilon": 0.9}
+    numbers |= {"decay_rate": 0.1, "max_steps": 20, "learning_rate": 0.6, "gamma": 0.5}
+    numbers |= {"min_learning_rate": 0.2, "seed": 4}
+    env = game("frozenlake-slippery")
+    table = train(env=env, Qtable=[[0.5] * 4 for _ in range(16)], **numbers)
+    assert learn(env, numbers | {"initial_value": 0.5, "n_eval_episodes": 9}) == table
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "error"),
+    ("name", "number", "wanted"),
     [
-        *[("learning_rate", bad, ValueError) for bad in (0, -0.1, 1.1, NAN)],
-        *[("gamma", bad, ValueError) for bad in (-0.1, 1.01, NAN, math.inf)],
-        *[("min_epsilon", bad, ValueError) for bad in (-0.1, NAN)],
-        *[("max_epsilon", bad, ValueError) for bad in (1.1, NAN)],
-        *[("min_learning_rate", bad, ValueError) for bad in (0, 1.1, NAN)],
-        *[("decay_rate", bad, ValueError) for bad in (-0.1, math.inf, NAN)],
-        *[("n_training_episodes", bad, ValueError) for bad in (0, -1)],
-        *[("max_steps", bad, ValueError) for bad in (0, -1)],
-        ("seed", -1, ValueError),
-        *[("n_training_episodes", bad, TypeError) for bad in (1.0, "10", None, True)],
-        *[("max_steps", bad, TypeError) for bad in (99.0, None, True)],
-        *[("learning_rate", bad, TypeError) for bad in ("0.7", None, True)],
-        *[("gamma", bad, TypeError) for bad in ([0.9], None)],
-        *[("max_epsilon", bad, TypeError) for bad in ("1", None)],
-        *[("min_epsilon", bad, TypeError) for bad in ("0", None)],
-        *[("decay_rate", bad, TypeError) for bad in ("0", None)],
-        ("min_learning_rate", "0.1", TypeError),
-        *[("seed", bad, TypeError) for bad in (0.5, "0", True)],
+        ("n_eval_episodes", 0, "a whole number from 1 to 1000000000"),
+        ("seed", -1, "a whole number from 0 to 4294967295"),
+        ("initial_value", math.inf, "a number from -1000000000.0 to 1000000000.0"),
+        ("gamma", None, "a number from 0.0 to 1.0"),
     ],
 )
-def test_bad_numbers_are_named_before_anything_happens(name, value, error):
-    shown = str(value) if error is ValueError else repr(value)
-    with pytest.raises(error, match=rf"^{name} must be .*, not {re.escape(shown)}$"):
-        train(**arguments(**{name: value}))
+def test_numbers_that_their_home_does_not_allow(name, number, wanted):
+    for called in str, "<{}>".format:
+        with pytest.raises(ValueError) as caught:
+            check_numbers({name: number}, called)
+        assert str(caught.value) == f"{called(name)} must be {wanted}, not {number}"
 
 
-def test_limits_themselves_are_allowed():
-    env = Script([(1, 1.0, True, False)])
-    edges = {
-        "min_epsilon": 0,
-        "max_epsilon": 1,
-        "decay_rate": 0,
-        "max_steps": 1,
-        "seed": 0,
-    }
-    train(**arguments(env=env, **edges), learning_rate=1, min_learning_rate=1, gamma=0)
-    train(**arguments(env=env, **edges), learning_rate=1, gamma=1)
-    assert len(env.actions) == 2
+@pytest.mark.parametrize("low", ["min_epsilon", "min_learning_rate"])
+def test_a_minimum_above_its_maximum_is_refused(low):
+    high = {"min_epsilon": "max_epsilon", "min_learning_rate": "learning_rate"}[low]
+    with pytest.raises(ValueError, match=f"^<{high}> 0.2 is below <{low}> 0.3$"):
+        check_numbers({low: 0.3, high: 0.2}, "<{}>".format)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"min_epsilon": 0.9, "max_epsilon": 0.2},
-        {"min_learning_rate": 0.9, "learning_rate": 0.2},
-    ],
-)
-def test_a_minimum_above_its_maximum_is_refused(changes):
-    with pytest.raises(ValueError, match=r"0\.9 is above .* 0\.2"):
-        train(**arguments(**changes))
+def test_numbers_at_their_limits_are_allowed():
+    for name, (value, lowest, highest, _) in HYPERPARAMETERS.items():
+        for number in (value, lowest, highest):
+            check_numbers({name: number})
+    check_numbers({"min_epsilon": 0.5, "max_epsilon": 0.5, "seed": None})
+    check_numbers({"max_steps": gym.spaces.Discrete(9).n})  # NumPy's 9
+    for name in set(RANGES) & set(HYPERPARAMETERS) - {"min_learning_rate"}:
+        low, high = HYPERPARAMETERS[name][1:3]
+        assert RANGES[name][0].endswith(f" number from {low} to {high}"), "as in train"
 
 
-@pytest.mark.parametrize("kind", ["observation_space", "action_space"])
-@pytest.mark.parametrize(
-    "space", [gym.spaces.Discrete(3, start=1), gym.spaces.Box(0, 1)]
-)
-def test_spaces_that_no_table_fits_are_named(kind, space):
-    env = Untouchable([])
-    setattr(env, kind, space)
-    for call in (
-        lambda: train(**arguments(env=env)),
-        lambda: evaluate_agent(env, 9, 1, [], []),
-    ):
-        with pytest.raises(ValueError, match="Discrete") as caught:
-            call()
-        assert str(space) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("table", "found"),
-    [
-        ([[0.0] * 4] * 16, "16 x 4"),
-        ([[0.0, 0.0], [0.0, 0.0], [0.0]], "3 x 1 or 3 x 2"),
-        ([[0.0, 0.0]] * 2, "2 x 2"),
-        ([], "empty"),
-    ],
-)
-def test_a_table_of_another_shape_is_refused_with_both_shapes(table, found):
-    env = Untouchable([])
-    for call in (
-        lambda: train(**arguments(Qtable=table)),
-        lambda: evaluate_agent(env, 9, 1, table, []),
-    ):
-        with pytest.raises(ValueError, match=f"is {found}, .* needs 3 x 2"):
-            call()
-
-
-@pytest.mark.parametrize("table", [None, 7, [1.0, 2.0]])
-def test_what_is_no_table_is_refused(table):
-    with pytest.raises(TypeError, match="a Q-table is a list"):
-        train(**arguments(Qtable=table))
-
-
-@pytest.mark.parametrize("cell", [None, "1", NAN])
-def test_cells_that_are_no_numbers_are_refused(cell):
-    with pytest.raises(ValueError, match="a cell that is not a number"):
-        train(**arguments(Qtable=[[0.0, cell], [0.0, 0.0], [0.0, 0.0]]))
-
-
-def test_rows_that_are_one_and_the_same_list_are_refused():
-    with pytest.raises(ValueError, match="repeats"):
-        train(**arguments(Qtable=[[0.0] * 2] * 3))
-
-
-@pytest.mark.parametrize(
-    ("seeds", "error", "text"),
-    [
-        ([1, 2], ValueError, "only 2 seeds"),
-        ([1, 2, -3], ValueError, "-3"),
-        (5, TypeError, "5"),
-    ],
-)
-def test_bad_evaluation_seeds(seeds, error, text):
-    with pytest.raises(error, match=text):
-        evaluate_agent(Untouchable([]), 9, 3, initialize_q_table(3, 2), seeds)
-
-
-@pytest.mark.parametrize(("steps", "episodes"), [(0, 1), (1, 0), (NAN, 1)])
-def test_bad_evaluation_counts(steps, episodes):
-    with pytest.raises((ValueError, TypeError), match="must be a whole number"):
-        evaluate_agent(Untouchable([]), steps, episodes, initialize_q_table(3, 2), [])
-
-
-# ------------------ The games and the command line ------------------------------------
-@pytest.mark.parametrize("ids", qlearning.SAME_GAMES)
+@pytest.mark.parametrize("ids", list(qlearning.SAME_GAMES.items())[:2])
 def test_retired_ids_give_the_same_game_and_say_so_once(ids, capsys):
     qlearning.say_once.cache_clear()
     games = [make_env(env_id) for env_id in ids for _ in range(2)]
-    assert len({type(env.unwrapped) for env in games}) == 1
-    assert games[0].unwrapped.P == games[-1].unwrapped.P
-    assert len(capsys.readouterr().err.splitlines()) == len(
-        [i for i in ids if i not in gym.registry]
-    )
-
-
-def test_make_env_passes_arguments_on():
-    env = make_env("FrozenLake-v1", desc=["SG"], is_slippery=False)
-    assert env.observation_space.n == 2
+    assert all(env.unwrapped.P == games[0].unwrapped.P for env in games)
+    retired = [env_id for env_id in ids if env_id not in gym.registry]
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split()[1] for note in notes] == retired
+    assert make_env("FrozenLake-v1", desc=["SG"]).observation_space.n == 2
     with pytest.raises(gym.error.Error):
         make_env("NoSuchGame-v0")
 
 
-def untimed(text):
+def test_the_first_episode_scored_is_the_one_that_is_told():
+    """And every other one as well: on ice, where each seed is another episode."""
+    recipe = RECIPES["frozenlake-slippery"] | {"n_eval_episodes": 9}
+    assert qlearning.evaluation_seeds(recipe) == list(range(9))
+    assert qlearning.evaluation_seeds(RECIPES["taxi"])[:3] == [16, 54, 165]
+    table = value_iteration(game("frozenlake-slippery"), 0.99)
+    ice = functools.partial(shown, "frozenlake-slippery", table, n_eval_episodes=9)
+    told = [ice(episode) for episode in range(1, 10)]
+    scores = [float(re.search(r"Score (\d)", text)[1]) for text in told]
+    assert 0 < sum(scores) < 9
+    mean, std = statistics.fmean(scores), statistics.pstdev(scores)
+    assert f"\nMean_reward={mean:.2f} +/- {std:.2f}\n" in told[0]
+    assert "number 3 of the scored ones (reset seed 2)" in told[2]
+
+
+# ------------------ Output: the story, with its numbers -------------------------------
+@functools.cache
+def story(*arguments, encoding="utf-8"):
+    """What `python qlearning.py` with these arguments prints, but for the seconds."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    with contextlib.redirect_stdout(out):
+        assert qlearning.main(arguments) == 0
+    text = out.buffer.getvalue().decode(encoding)
     return re.sub(r"[\d.]+ seconds", "N seconds", text)
 
 
-@pytest.fixture(scope="module")
-def story():
-    done = command("qlearning.py")
-    assert (done.returncode, done.stderr) == (0, "")  # no progress bar in a pipe
-    return done.stdout
+def shown(name, Qtable, episode=1, env=None, proof=True, **changes):
+    """What is printed of a recipe's agent with this table."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        model = RECIPES[name] | changes | {"qtable": Qtable}
+        qlearning.show_agent(env or game(name), model, episode, proof)
+    return out.getvalue()
 
 
-def test_story_tells_it_all_in_order(story):
-    lines = story.splitlines()
-    headings = [
-        line.split(" (")[0].split(":")[0] for line in lines if line[:3].isupper()
-    ]
-    assert headings == [
-        "THE WORLD", "LEARNING", *["HOW VALUE SPREADS"] * 4,
-        "THE Q-TABLE", "THE POLICY", "THE SCORE", "THE PROOF",
-    ]  # fmt: skip
-    assert "16 states, 4 actions: 0 LEFT, 1 DOWN, 2 RIGHT, 3 UP" in lines
-    assert "Mean_reward=1.00 +/- 0.00" in lines
-    assert "64 of 64 cells agree to 8 decimals" in lines
-    assert "The greedy action is a best one in 11 of 11 known states" in lines
-    assert "One episode: DOWN DOWN RIGHT DOWN RIGHT RIGHT. Its score is 1." in lines
-    assert sum("█" in line for line in lines) == 10
-    assert re.fullmatch(r"65,565 environment steps in [\d.]+ seconds\.", lines[-2])
-    assert "\x1b" not in story
-
-
-def test_story_draws_the_table_and_the_policy(story):
-    assert "     14    0.9025     0.9500     1.0000*    0.9025" in story
-    assert "      5         .\n" in story
-    assert " →0.857 ↓0.902  ↓0.95      H\n      H  →0.95     →1      G\n" in story
-
-
-def test_story_repeats_but_for_the_time(story):
-    assert untimed(
-        command("qlearning.py", "frozenlake", "--seed", "0").stdout
-    ) == untimed(story)
-    short = ("qlearning.py", "--episodes", "300", "--seed")
-    assert command(*short, "1").stdout != command(*short, "2").stdout
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_story_where_arrows_cannot_be_printed(encoding):
-    short = ("qlearning.py", "--episodes", "300")
-    done = command(*short, env=os.environ | {"PYTHONIOENCODING": encoding})
-    plain = command(*short).stdout.translate(str.maketrans("←↓→↑█", "<v>^#"))
-    assert "<" in plain
-    assert (done.returncode, untimed(done.stdout)) == (0, untimed(plain))
-
-
-def test_states_without_knowledge_are_no_arrows():
-    done = command("qlearning.py", "--episodes", "1", "--max-steps", "3")
-    assert "      .      .      .      .\n      .      H      .      H\n" in done.stdout
-    assert "HOW VALUE SPREADS" not in done.stdout
-
-
-def test_taxi_tells_an_episode_and_the_optimum():
-    done = command("qlearning.py", "taxi", "--episodes", "1500")
-    assert re.search(
-        r"One episode: .*pickup.*dropoff. Its score", done.stdout, re.DOTALL
-    )
-    assert re.search(r"mean - std = .*4\.5 ", done.stdout)
-    assert "scores 7.56 +/- 2.71" in done.stdout
-    assert len(done.stdout.splitlines()) < 60
-
-
-def test_slippery_lake_prints_what_is_possible():
-    done = command("qlearning.py", "frozenlake-slippery", "--episodes", "300")
-    assert "optimum that no policy can beat: 0.7422" in done.stdout
-
-
-def test_list_and_help_name_every_recipe():
-    listed = command("qlearning.py", "--list")
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(RECIPES)
-    helped = command("qlearning.py", "--help").stdout
-    for word in (
-        *RECIPES,
-        "--episodes",
-        "--learning-rate",
-        "--gamma",
-        "--decay-rate",
-        "--seed",
-    ):
-        assert word in helped
+def same(*row, states=16):
+    """A table in which all rows are alike."""
+    return [list(row) for _ in range(states)]
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("name", "table", "verdict"),
     [
-        (["nosuchgame"], "cliffwalking"),
-        (["--gamma", "1.5"], "--gamma must be a number from 0 to 1, not 1.5"),
-        (["--gamma", "nan"], "--gamma must be a number from 0 to 1, not nan"),
-        (["--episodes", "0"], "--episodes must be a whole number"),
-        (["--episodes", "many"], "many"),
-        (["--learning-rate", "0"], "--learning-rate must be"),
-        (
-            ["--min-epsilon", "0.5", "--max-epsilon", "0.2"],
-            "--min-epsilon 0.5 is above --max-epsilon 0.2",
-        ),
-        (["--nonsense"], "--nonsense"),
+        ("frozenlake", None, "exact."),
+        ("cliffwalking", None, "the best possible score is reached."),
+        ("frozenlake-slippery", None, "no worse than the exact table, 0.0041 below the"),
+        ("taxi", None, "0.0400 below the exact table; not the best action in states such "
+         + "as 149 (1,2) Y to G, 291 (2,4) Y to B, 367 (3,3) G to B."),
+        ("taxi-exact", same(*[20.0] * 6, states=500), "nothing learned"),
+        ("frozenlake", same(0.0, 0.0, 0.0, 0.0), "nothing learned"),
+        ("frozenlake", [*same(0, 0, 0, 0)[:14], [0, 0, 1, 0], [0, 0, 0, 0]],
+         "1.0000 below the exact table."),
+        ("frozenlake", [[q and q + 1e-7 for q in row] for row in GOLDEN],
+         "the best possible score is reached."),
+        ("frozenlake", [*GOLDEN[:15], [0, 0, 0, 1e-7]],  # the goal, an end, has a value
+         "the best possible score is reached."),
     ],
-)
-def test_a_wrong_call_is_one_line_on_stderr(options, text, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        qlearning.main(options)
+)  # fmt: skip
+def test_verdict_says_how_good_a_table_is(name, table, verdict):
+    told = shown(name, table or trained(name, 0)[0]).split("VERDICT: ")[1]
+    assert " ".join(told.split()).startswith(verdict)
+
+
+def test_proof_counts_what_is_exact_where_something_is_known():
+    wrong = [row[:] for row in GOLDEN]
+    wrong[14], wrong[0][0] = [1.0, 0.95, 0.95, 0.9025], 0.9  # LEFT in 14 and in 0
+    for table, cells, states in (GOLDEN, 64, 11), (wrong, 61, 9):
+        told = shown("frozenlake", table)
+        assert (
+            "\nStates that a value has reached: 11 of 16; ends beside them: 5\n" in told
+        )
+        assert (
+            f"\nCells there that are exact to 8 decimals: {cells} of 64 (20 at ends)"
+            in told
+        )
+        assert f"\nStates with a best action: {states} of 11\n" in told
+    assert "THE PROOF" not in shown("frozenlake", GOLDEN, proof=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "ending"),
+    [
+        ("frozenlake", GOLDEN, "After 6 steps the goal is reached. Score 1."),
+        ("frozenlake", same(0, 0, 1, 0), "After 99 steps it was cut short. Score 0."),
+        ("frozenlake", [[0, 0, 1, 0], [0, 1, 0, 0], *same(0, 0, 0, 0, states=14)],
+         "After 2 steps it fell into a hole. Score 0."),
+        ("cliffwalking", same(0, 1, 0, 0, states=48),
+         "After 99 steps it was cut short, after 99 falls off the cliff. Score -9900."),
+    ],
+)  # fmt: skip
+def test_told_episode_says_how_it_ended(name, table, ending):
+    assert f"\n{ending}\n" in shown(name, table)
+
+
+def test_long_episodes_are_told_in_short():
+    into_the_wall = same(0, 0, 1, 0)
+    text = shown("frozenlake", into_the_wall)
+    assert "\n   4 3                   RIGHT          0" in text
+    assert "\n     ... 92 steps left out ...\n  97 3        " in text
+    text = shown("frozenlake", into_the_wall, max_steps=20)
+    assert "left out" not in text and "\n  20 3        " in text
+
+
+def test_an_environment_of_ones_own_is_shown_as_far_as_it_is_known():
+    table = [[0.0, 0.5], [1.0, 0.0], [0.0, 0.0]]
+    told = shown("frozenlake", table, env=Script(*WALK))
+    assert "\nstate                 action0    action1\n" in told
+    row = "   1 0                   action1        1   0.5000    1.9500   +1.4500"
+    assert f"\n{row}\n" in told
+    assert told.endswith("table: Script does not publish its rules: it has no P.\n")
+    assert "\nAfter 3 steps it ended. Score 7.\n" in told
+    for row, verdict in ([1.0, 2.0], "exact."), ([1.0, 0.5], "not exact."):
+        told = shown("frozenlake", [row, [0.0] * 2, [0.0] * 2], env=Unstarted(END))
+        assert "Expected score" not in told and f"\nVERDICT: {verdict}" in told
+    wide = make_env("FrozenLake-v1", desc=["S" + "F" * 15], is_slippery=False)
+    assert "route" not in shown("frozenlake", same(0, 0, 1, 0), env=wide)
+
+
+TAXI = ("taxi", "--episodes", "2000", "--show-episode", "4")
+TAXI_STORY = """\
+THE WORLD: Taxi-v3
+Fetch a passenger at one of R, G, Y, B and bring them to another one.
+Reward: -1 a step; +20 for arriving; -10 for a wrong pickup or dropoff.
+25 places x 5 (passenger at R, G, Y, B or in the taxi) x 4 destinations = 500
+states. 400 of them occur while driving: nobody waits where they want to go.
+328 (3,1) Y to R is state 328: taxi in row 3, column 1, passenger from Y to R.
+500 states, 6 actions: 0 south, 1 north, 2 east, 3 west, 4 pickup, 5 dropoff
++---------+
+|R: | : :G|
+| : | : : |
+| : : : : |
+| | : | : |
+|Y| : |B: |
++---------+
+
+LEARNING
+n_training_episodes=2000, learning_rate=0.7, min_learning_rate=None,
+gamma=0.95, max_steps=99, max_epsilon=1.0, min_epsilon=0.05, decay_rate=0.005,
+initial_value=0.0, n_eval_episodes=100, seed=0
+episodes  epsilon  mean score since the line above, exploring included
+       4    0.986    -378.00  █
+       8    0.967    -313.00  ████████
+      16    0.931    -391.50
+      32    0.864    -376.88  █
+      63    0.747    -344.61  █████
+     125    0.561    -294.15  ██████████
+     250    0.324    -168.46  ██████████████████████
+     500    0.128     -29.91  ████████████████████████████████████
+    1000    0.056       2.87  ████████████████████████████████████████
+    2000    0.050       5.11  ████████████████████████████████████████
+
+FIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)
+
+Episode 1, state 314 (3,0) B to Y, the first value that changes:
+  Q(314, pickup) = 0 + 0.7 * (-10 + 0.95 * 0 - 0) = -7
+
+Episode 1, state 94 (0,4) B to Y, the first built on a learned value:
+  Q(94, west) = -0.91 + 0.7 * (-1 + 0.95 * (-0.7) - (-0.91)) = -1.438
+
+THE Q-TABLE: * the greedy action, . a state of which nothing is known
+state                  south     north      east      west    pickup   dropoff
+242 (2,2) R to Y     -5.1335    2.0449    2.5942    5.2100*  -5.1015   -6.9225
+222 (2,1) R to Y      3.9205    6.5368*   3.3753    3.5653   -5.6979   -6.1693
+122 (1,1) R to Y      4.0664    7.9335*   0.0838   -3.5152  -11.6481   -3.4215
+22 (0,1) R to Y       6.5246    6.9618    7.5388    9.4037*  -1.0983   -1.1316
+2 (0,0) R to Y        6.9111    9.4008    6.9464    8.9864   10.9512*   0.3753
+18 (0,0) taxi to Y   12.5802*  10.8395    7.5935   10.8902    1.9467    8.7236
+(only the first states of the episode below)
+
+ONE EPISODE: number 4 of the scored ones (reset seed 177)
+step state               action    reward   Q(s,a)    target  TD error
+   1 242 (2,2) R to Y    west          -1   5.2100    5.2100   +0.0000
+   2 222 (2,1) R to Y    north         -1   6.5368    6.5368   +0.0000
+   3 122 (1,1) R to Y    north         -1   7.9335    7.9335   +0.0000
+   4 22 (0,1) R to Y     west          -1   9.4037    9.4037   +0.0000
+   5 2 (0,0) R to Y      pickup        -1  10.9512   10.9512   +0.0000
+   6 18 (0,0) taxi to Y  south         -1  12.5802   12.5802   +0.0000
+   7 118 (1,0) taxi to Y south         -1  14.2950   14.2950   +0.0000
+   8 218 (2,0) taxi to Y south         -1  16.1000   16.1000   +0.0000
+   9 318 (3,0) taxi to Y south         -1  18.0000   18.0000   +0.0000
+  10 418 (4,0) taxi to Y dropoff       20  20.0000   20.0000   +0.0000
+After 10 steps the passenger has arrived. Score 11.
+The route, with the step that first reached a place:
+       4       3       .       .       G
+       6       2       .       .       .
+       7       1       0       .       .
+       8       .       .       .       .
+       9       .       .       B       .
+
+THE SCORE: 100 greedy episodes, mean +/- standard deviation
+Mean_reward=7.48 +/- 2.78
+mean - std = 4.70 (4.5 or more passes the course)
+
+THE PROOF: beside the exact table, solved from the game's own rules
+States that a value has reached: 400 of 500; ends beside them: 4
+Cells there that are exact to 8 decimals: 193 of 2424 (24 at ends)
+States with a best action: 386 of 400
+Mean_reward of the exact table, same episodes: 7.56 +/- 2.71
+Expected score in 99 steps, by the rules: 7.8367
+Of the exact table: 7.9300; of the best possible play: 7.9300
+VERDICT: 0.0933 below the exact table; not the best action in states such as 26
+(0,1) G to Y, 27 (0,1) G to B, 149 (1,2) Y to G.
+
+50,946 environment steps in N seconds.
+Next: another game (see --list) or other numbers (see --help).
+"""
+
+
+def test_story_of_the_taxi_word_for_word():
+    assert story(*TAXI) == TAXI_STORY
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_nothing_is_wider_than_a_terminal_and_no_columns_run_together(name):
+    told = story(name, "--episodes", "300") + shown(name, trained(name, 0)[0])
+    assert max(map(len, told.splitlines())) <= 79
+    assert not re.search(r"\d\.\d+\.\d|\d[←↓→↑]|\d[A-Z]", told)
+
+
+def test_story_of_a_lake_begins_with_its_map():
+    drawn = "\n\n       S       F       F       F\n       F       H       F       H\n"
+    assert f"from 0 at the top left.{drawn}" in story("frozenlake")
+
+
+def test_first_lessons_are_told_with_the_alpha_of_their_episode():
+    told = story("frozenlake-slippery", "--episodes", "400")
+    assert "\nEpisode 352, state 14, the first value that changes:\n" in told
+    alpha = f"{0.01 + 0.49 * math.exp(-0.0005 * 351):.4g}"
+    assert f"Q(14, RIGHT) = 0 + {alpha} * (1 + 0.99 * 0 - 0) = {alpha}\n" in told
+
+
+def test_story_is_the_same_the_second_time_and_another_one_for_another_seed():
+    arguments = ("frozenlake", "--episodes", "300", "--seed", "0")
+    again = story.__wrapped__("--episodes", "300")  # not from the cache
+    assert story(*arguments) == again != story("--episodes", "300", "--seed", "1")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_story_where_arrows_and_bars_cannot_be_printed(encoding):
+    plain = story("--episodes", "900").translate(str.maketrans("←↓→↑█", "<v>^#"))
+    assert "<" in plain and "#" in plain
+    assert story("--episodes", "900", encoding=encoding) == plain
+
+
+# ------------------ The command line --------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("nosuchgame", "no recipe 'nosuchgame': choose from frozenlake, taxi, frozenlake-8x"),
+        ("--alpha 0.3", "unrecognized arguments: --alpha"),
+        ("--gamma 1.5", "--gamma must be a number from 0.0 to 1.0, not 1.5"),
+        ("--gamma nan", "--gamma must be a number from 0.0 to 1.0, not nan"),
+        ("--gamma", "argument --gamma: expected one argument"),
+        ("--episodes 0", f"--episodes must be a whole number from 1 to {MOST}, not 0"),
+        ("--episodes many", "argument --episodes: invalid int value: 'many'"),
+        ("--seed -1", "--seed must be a whole number from 0 to 4294967295, not -1"),
+        ("--min-epsilon 0.5 --max-epsilon 0.2", "--max-epsilon 0.2 is below --min-epsilon"),
+        ("frozenlake-slippery --learning-rate 0.005",
+         "--learning-rate 0.005 is below the recipe's min_learning_rate 0.01"),
+        ("--show-episode 0", "--show-episode must be a whole number from 1 to 100, not 0"),
+        ("--show-episode 8 --eval-episodes 7", "--show-episode must be a whole number from 1 to 7, not 8"),
+    ],
+)  # fmt: skip
+def test_a_wrong_call_is_one_line_on_stderr(arguments, sentence, capsys):
+    assert qlearning.main(arguments.split()) == 2
     printed = capsys.readouterr()
-    assert (stopped.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
-    assert text in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.startswith(f"qlearning.py: error: {sentence}")
 
 
-def test_a_wrong_call_has_its_exit_code_and_no_traceback():
-    done = command("qlearning.py", "--gamma", "7")
-    sentence = "qlearning.py: error: --gamma must be a number from 0 to 1, not 7.0\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+def test_options_replace_the_numbers_of_a_recipe():
+    values = 5, 0.25, 0.125, 0.5, 7, 0.9, 0.2, 0.75, 0.5, 6, 3
+    numbers = dict(zip(HYPERPARAMETERS, values, strict=True))
+    pairs = [(qlearning.option(name), str(value)) for name, value in numbers.items()]
+    told = story("frozenlake-slippery", *itertools.chain(*pairs))
+    listed = ", ".join(f"{name}={value}" for name, value in numbers.items())
+    assert listed in " ".join(told.split())
 
 
-def test_options_override_the_recipe():
-    options = "--episodes 5 --learning-rate 0.25 --gamma 0.5 --decay-rate 0.75 --seed 3"
-    options += (
-        " --max-steps 7 --max-epsilon 0.9 --min-epsilon 0.2 --min-learning-rate 0.125"
-    )
-    printed = " ".join(command("qlearning.py", *options.split()).stdout.split())
-    for text in (
-        "n_training_episodes=5, n_eval_episodes=100, max_steps=7, learning_rate=0.25,",
-        "min_learning_rate=0.125, gamma=0.5, max_epsilon=0.9, min_epsilon=0.2,",
-        "decay_rate=0.75, seed=3",
-    ):
-        assert text in printed
+def test_help_gives_each_options_meaning_and_the_recipes_default():
+    done = command("qlearning.py", "cliffwalking", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 79
+    for name, (*_, meaning) in HYPERPARAMETERS.items():
+        value = RECIPES["cliffwalking"][name]
+        wanted = f"{qlearning.option(name)} N {meaning} ({value})"
+        assert wanted in " ".join(done.stdout.split())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
-def test_ctrl_c_ends_in_peace():
-    call = [sys.executable, "-u", "qlearning.py", "taxi"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        call, cwd=HERE, stdout=pipe, stderr=pipe, text=True
-    ) as process:
-        while "seed=0" not in process.stdout.readline():
-            pass
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "Stopped" in errors and "Traceback" not in errors
+def test_list_says_what_each_recipe_is_and_teaches():
+    *lines, last = story("--list").splitlines()
+    assert [line.split()[0] for line in lines[::2]] == list(RECIPES)
+    assert [line.strip() for line in lines[1::2]] == list(qlearning.LESSONS.values())
+    assert "seven settings of three games" in last and max(map(len, lines)) <= 79
+
+
+def test_runs_with_nothing_but_gymnasium_and_draws_no_bar_into_a_pipe():
+    code = "import qlearning; sys.exit(qlearning.main(['--episodes', '50']))"
+    done = command("-c", ONLY_GYMNASIUM + code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "THE PROOF" in done.stdout and "\r" not in done.stdout
+    done = command("qlearning.py", "--episodes", "50")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_progress_bar_in_a_notebook():
+    code = "import sys, qlearning; sys.modules['ipykernel'] = sys; qlearning.main()"
+    done = command("-c", code, "--episodes", "50")
+    assert "50/50" in done.stderr and "THE PROOF" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
@@ -987,1476 +1220,2119 @@ def test_progress_bar_on_a_terminal():
     leader, follower = pty.openpty()
     size = struct.pack("HHHH", 24, 80, 0, 0)  # rows, columns, and two unused
     fcntl.ioctl(follower, termios.TIOCSWINSZ, size)
-    call = [sys.executable, "qlearning.py", "cliffwalking"]
-    process = subprocess.Popen(
-        call, cwd=HERE, stdout=subprocess.DEVNULL, stderr=follower
-    )
-    os.close(follower)
-    shown = b""
-    try:
-        while chunk := os.read(leader, 1024):
-            shown += chunk
-    except OSError:  # the other end was closed
-        pass
-    os.close(leader)
-    assert process.wait() == 0
-    assert b"500/500" in shown
+    call = [sys.executable, "qlearning.py", "--episodes", "50"]
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(call, cwd=HERE, stdout=nowhere, stderr=follower) as process:
+        os.close(follower)
+        drawn = b""
+        with contextlib.suppress(OSError):  # the other end was closed
+            while select.select([leader], [], [], 60)[0] and (
+                new := os.read(leader, 99)
+            ):
+                drawn += new
+        os.close(leader)
+        assert process.wait(60) == 0
+    assert b"50/50" in drawn and b" episodes/s" in drawn
 
 
-def test_runs_with_nothing_but_gymnasium():
-    code = (
-        "import sys\n"
-        "for name in 'tqdm huggingface_hub imageio pygame pytest'.split():\n"
-        "    sys.modules[name] = None\n"
-        "import qlearning\n"
-        "sys.exit(qlearning.main(['--episodes', '50']))\n"
-    )
-    done = command("-c", code)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "THE PROOF" in done.stdout
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_ctrl_c_ends_in_peace():
+    # A shell script ignores SIGINT in what it runs with `&`, and so would our child.
+    code = "import qlearning, signal; signal.signal(2, signal.default_int_handler); "
+    code += "raise SystemExit(qlearning.main(['--episodes', '1000000']))"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        any("seed=0" in line for line in process.stdout)  # then training begins
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        limit.cancel()
+    assert (process.returncode, errors) == (130, "\nStopped by Ctrl-C.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes files")
+@pytest.mark.parametrize(
+    ("to", "code", "errors"),
+    [
+        (">/dev/full", 1, "qlearning.py: [Errno 28] No space left on device\n"),
+        (">&-", 0, ""),
+        ("--gamma 7 2>&-", 2, ""),
+        ("| true", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_no_traceback(to, code, errors):
+    if "full" in to and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    line = f'"{sys.executable}" qlearning.py --episodes 50 {to}'
+    done = command("-c", line, program="sh")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", errors)
 
 
 def test_docstring_examples():
     failed, tried = doctest.testmod(qlearning)
     assert failed == 0 and tried >= 7
-    assert doctest.testmod(hub_utils).failed == 0
 
 
-@pytest.mark.parametrize("path", sorted(HERE.glob("*.py")), ids=lambda path: path.name)
-def test_no_file_imports_numpy(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [
-            alias.name
-            for alias in getattr(node, "names", [])
-            if isinstance(alias, ast.alias)
-        ]
-        module = getattr(node, "module", None) or ""
-        assert not any(name.split(".")[0] == "numpy" for name in [*names, str(module)])
+# ------------------ Film --------------------------------------------------------------
+games_are_drawn = pytest.mark.skipif(
+    not importlib.util.find_spec("pygame"), reason="pygame, which draws, is missing"
+)
 
 
-# ======================================================================================
-# hub_utils: the video
-# ======================================================================================
-GOOD_TABLE = [[max(0.0, value) for value in row] for row in GOLDEN]
-
-
-def filmed(name="frozenlake", **more):
-    return make_env(
-        RECIPES[name]["env_id"],
-        render_mode="rgb_array",
-        **RECIPES[name]["env_kwargs"],
-        **more,
-    )
-
-
-def frames_of(path):
-    with imageio.get_reader(path) as reader:
-        return reader.get_meta_data(), [frame for frame in reader]
-
-
-def test_video_is_what_browsers_play(tmp_path):
-    path = tmp_path / "new" / "replay.mp4"
-    assert record_video(filmed(), GOOD_TABLE, path) == path
-    meta, frames = frames_of(path)
-    assert meta["codec"] == "h264"
-    assert meta["pix_fmt"].startswith("yuv420p")
-    assert meta["fps"] == 1
-    assert meta["source_size"] == (256, 256)
-    assert len(frames) == 7  # before the first of six moves, and after each
-
-
-def difference(one, other):
-    """How far two pictures are apart, over a coarse grid of their pixels."""
-    pixels = zip(
-        one[::8, ::8].ravel().tolist(), other[::8, ::8].ravel().tolist(), strict=True
-    )
-    return sum(abs(a - b) for a, b in pixels)
-
-
-def test_video_shows_the_agent_where_it_is(tmp_path):
-    env = filmed()
-    record_video(env, GOOD_TABLE, tmp_path / "replay.mp4", 2)
-    meta, frames = frames_of(tmp_path / "replay.mp4")
-    assert meta["fps"] == 2
-    actions = [action for action, _, _ in rollout(env, GOOD_TABLE, 99)][1:]
-    env.reset()
-    shown = [env.render()]
-    for action in actions:
-        env.step(action)
-        shown.append(env.render())
-    for i, frame in enumerate(frames):  # nearer to its own picture than to any other
-        distances = [difference(frame, picture) for picture in shown]
-        assert argmax([-distance for distance in distances]) == i
-
-
-def test_gif_by_its_ending_and_the_same_for_the_same_seed(tmp_path):
-    table = value_iteration(game("frozenlake-slippery"), 0.99)
-    paths = [tmp_path / name for name in ("a.gif", "b.gif", "c.GIF")]
-    for path, seed in zip(paths, (1, 1, 3), strict=True):
-        record_video(filmed("frozenlake-slippery"), table, path, 4, seed=seed)
-    first, again, other = (path.read_bytes() for path in paths)
-    assert first[:6] == b"GIF89a"
-    assert first == again != other
-    assert frames_of(paths[0])[0]["duration"] == 250
-
-
-def test_taxi_keeps_its_size_and_nothing_is_printed(tmp_path):
-    code = (
-        "import sys, hub_utils, qlearning\n"
-        "env = qlearning.gym.make(sys.argv[2], render_mode='rgb_array')\n"
-        "table = qlearning.initialize_q_table(500, 6)\n"
-        "hub_utils.record_video(env, table, sys.argv[1], max_steps=3, seed=0)\n"
-    )
-    env_id = next(env_id for env_id in ("Taxi-v3", "Taxi-v4") if env_id in gym.registry)
-    screenless = {k: v for k, v in os.environ.items() if "DISPLAY" not in k}
-    done = command("-c", code, str(tmp_path / "taxi.mp4"), env_id, env=screenless)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    env = filmed("taxi")
-    env.reset()
-    height, width, _ = env.render().shape
-    meta, frames = frames_of(tmp_path / "taxi.mp4")
-    assert meta["source_size"] == (width, height)
-    assert len(frames) == 4
-
-
-class Odd(Script):
-    """A world without an end, in a picture of odd sizes."""
+class Lamp(gym.Env):
+    """A world that is in one given state after the other, and shines as its number says."""
 
     render_mode = "rgb_array"
+    observation_space, action_space = gym.spaces.Discrete(9), gym.spaces.Discrete(2)
+
+    def __init__(self, *states, size=(50, 70), picture=lambda lamp, light: light):
+        self.states, self.picture = states, picture
+        self.dark = gym.spaces.Box(0, 255, (*size, 3), "uint8").low
+
+    def reset(self, *, seed=None, options=None):
+        self.state, self.coming = seed or 0, list(self.states)
+        return self.state, {}
+
+    def step(self, action):
+        self.state = self.coming.pop(0)
+        return self.state, 0.0, not self.coming, False, {}
 
     def render(self):
-        import_free = filmed()
-        import_free.reset()
-        return import_free.render()[:101, :75]
+        return self.picture(self, self.dark + 20 * self.state)
 
 
-def test_odd_sizes_and_endless_games_are_filmed_too(tmp_path):
-    env = Odd([(0, 0.0, False, False)] * 200)
-    record_video(env, initialize_q_table(3, 2), tmp_path / "odd.mp4", max_steps=5)
-    meta, frames = frames_of(tmp_path / "odd.mp4")
-    assert (meta["source_size"], len(frames)) == ((74, 100), 6)
-    assert len(env.actions) == 5
-    record_video(env, initialize_q_table(3, 2), tmp_path / "long.mp4")
-    assert len(env.actions) == 5 + 99
+LAMPS = [[0.0, 0.0] for _ in range(9)]
 
 
-@pytest.mark.parametrize(
-    ("env", "name", "more", "text"),
-    [
-        (game, "a.mp4", {}, 'render_mode="rgb_array"'),
-        (filmed, "a.avi", {}, "ends in .mp4 or .gif"),
-        (filmed, "replay", {}, "ends in .mp4 or .gif"),
-        (filmed, "a.mp4", {"fps": 0}, "fps must be from"),
-        (filmed, "a.mp4", {"max_steps": 0}, "max_steps must be"),
-        (filmed, "a.mp4", {"seed": -1}, "seed must be"),
+def seen(path):
+    """What ffmpeg says about a film, its size, and its frames as bytes: red, green, blue."""
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path]
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run([*ffmpeg, *raw], capture_output=True, check=False, timeout=60)
+    said = done.stderr.decode()
+    width, height = map(int, re.search(r"Video: .* (\d+)x(\d+)", said).groups())
+    size = 3 * width * height
+    frames = [done.stdout[i : i + size] for i in range(0, len(done.stdout), size)]
+    return said, (width, height), frames
+
+
+def states_in(path):
+    """The states that a film of a lamp shows."""
+    return [round(sum(frame) / len(frame) / 20) for frame in seen(path)[2]]
+
+
+@games_are_drawn
+def test_a_film_is_what_browsers_play_and_shows_the_agent_where_it_is(tmp_path):
+    env, path = game("frozenlake", render_mode="rgb_array"), tmp_path / "a/b/c.mp4"
+    assert record_video(env, GOLDEN, str(path)) == path
+    said, size, frames = seen(path)
+    assert "Video: h264 " in said and ", yuv420p" in said
+    assert "Duration: 00:00:07.00" in said  # 1 frame a second, where nothing is said
+    assert (size, len(frames)) == ((256, 256), 7)  # one before the 6 moves
+    film = path.read_bytes()
+    assert film.index(b"moov") < film.index(b"mdat")  # it plays while it still arrives
+    state, _ = env.reset()
+    pictures = [env.render().tobytes()]
+    pictures += [env.render().tobytes() for _ in rollout(env, GOLDEN, state, 99)]
+    for i, frame in enumerate(frames):  # nearer to its own picture than to any other
+        pixels = [zip(frame[::97], picture[::97], strict=True) for picture in pictures]
+        distances = [sum(abs(a - b) for a, b in pairs) for pairs in pixels]
+        assert distances.index(min(distances)) == i
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".gif"])
+def test_a_film_has_a_frame_before_the_first_step_and_one_after_each(tmp_path, ending):
+    path, lamp = tmp_path / f"a{ending}", Lamp(5, 2, 8, 4)
+    assert states_in(record_video(lamp, LAMPS, path)) == [0, 5, 2, 8, 4]
+    assert states_in(record_video(lamp, LAMPS, path, seed=7)) == [7, 5, 2, 8, 4]
+    assert states_in(record_video(lamp, LAMPS, path, max_steps=2)) == [0, 5, 2]
+
+
+def test_endless_games_and_odd_sizes_are_filmed_too(tmp_path):
+    path = record_video(Lamp(*[1] * 200, size=(33, 51)), LAMPS, tmp_path / "a.mp4")
+    assert seen(path)[1] == (50, 32)  # yuv420p has one color for 2 x 2 pixels
+    assert states_in(path) == [0] + [1] * 99
+    assert states_in(record_video(Lamp(3, size=(2, 2)), LAMPS, path)) == [0, 3]
+
+
+FPS = [(1, 4), (2.5, 1.6), (Fraction(1, 2), 8), (0.01, 400), (100, 0.04)]
+FPS += [(gym.spaces.MultiDiscrete([2]).nvec[0], 2)]  # numbers of NumPy's
+FPS += [(gym.spaces.Box(4, 5, (1,), "float32").low[0], 1)]
+
+
+@pytest.mark.parametrize(("fps", "seconds"), FPS)
+def test_fps_is_any_number(tmp_path, fps, seconds):
+    said, _, frames = seen(record_video(Lamp(3, 4, 5), LAMPS, tmp_path / "a.mp4", fps))
+    assert f"Duration: 00:{seconds // 60:02.0f}:{seconds % 60:05.2f}" in said
+    gif = record_video(Lamp(3, 4, 5), LAMPS, tmp_path / "a.gif", fps).read_bytes()
+    waits = re.findall(rb"\x21\xf9\x04.(..)", gif, re.DOTALL)
+    hundredths = [int.from_bytes(wait, "little") for wait in waits]
+    assert hundredths == [round(100 / fps)] * 4
+    assert len(frames) == 4 and b"NETSCAPE2.0\x03\x01\x00\x00" in gif  # for ever
+
+
+def test_the_same_seed_gives_the_same_film(tmp_path):
+    paths = [tmp_path / name for name in ("a.gif", "b.gif", "c.GIF")]
+    for path, seed in zip(paths, (1, 1, 3), strict=True):
+        record_video(Lamp(8, 8), LAMPS, path, seed=seed)
+    first, again, other = (path.read_bytes() for path in paths)
+    assert first[:6] == b"GIF89a" and first == again != other
+
+
+def no_pygame(*_):
+    raise gym.error.DependencyNotInstalled("pygame is not installed")
+
+
+def torn(lamp, light):
+    if len(lamp.coming) < 3:
+        raise OSError("the wire of the lamp is torn")
+    return light
+
+
+ENDING = "a video is a file that ends in .mp4 or .gif, not {!r}"
+PICTURE = "render() gives no picture of bytes, but {}"
+RENDERER = "the renderer is missing: pip install 'gymnasium[toy-text]'"
+SIZES = "render() changes the picture's size"
+UNFILMED = [
+    (Lamp(1), "a.avi", {}, ENDING.format("a.avi")),
+    (Lamp(1), "mp4", {}, ENDING.format("mp4")),
+    (Lamp(1), "a.gif", {"max_steps": 0}, "max_steps must be a whole number from 1 to 1000000, not 0"),
+    (Lamp(1), "a.gif", {"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
+    (Lamp(1), "a.gif", {"Qtable": LAMPS[1:]}, "the Q-table is 8 x 2, and this environment has 9 states x 2 actions"),
+    *[
+        (Lamp(1), "a.gif", {"fps": fps}, f"fps must be from 0.01 to 100, not {fps!r}")
+        for fps in (0, -1, 0.009, 100.1, math.nan, math.inf, True, "fast", None, 1j, [1])
     ],
-)
-def test_what_cannot_be_filmed_is_said_at_once(tmp_path, env, name, more, text):
-    with pytest.raises(ValueError, match=text):
-        record_video(env("frozenlake"), GOOD_TABLE, tmp_path / "new" / name, **more)
-    assert list(tmp_path.iterdir()) == []
+    (game("frozenlake"), "a.mp4", {"Qtable": GOLDEN}, 'to film, make the game with render_mode="rgb_array"'),
+    (Lamp(1, picture=no_pygame), "a.mp4", {}, RENDERER),
+    (Lamp(1, picture=lambda *_: None), "a.mp4", {}, PICTURE.format("<class 'NoneType'> []")),
+    (Lamp(1, picture=lambda _, light: light / 2), "a.gif", {}, PICTURE.format("float64 [50, 70, 3]")),
+    (Lamp(1, picture=lambda _, light: light[0]), "a.gif", {}, PICTURE.format("uint8 [70, 3]")),
+    (Lamp(1, picture=lambda _, light: light[:, :, :2]), "a.gif", {}, PICTURE.format("uint8 [50, 70, 2]")),
+    (Lamp(1, size=(1, 70)), "a.mp4", {}, PICTURE.format("uint8 [1, 70, 3]")),
+    (Lamp(1, size=(50, 1)), "a.gif", {}, PICTURE.format("uint8 [50, 1, 3]")),
+    (Lamp(1, picture=lambda lamp, light: light[10 * lamp.state :]), "a.mp4", {}, SIZES),
+    (Lamp(1, 2, 3, picture=torn), "a.mp4", {}, "the wire of the lamp is torn"),
+    (Lamp(1, 2, 3, picture=torn), "a.gif", {}, "the wire of the lamp is torn"),
+]  # fmt: skip
 
 
-def test_a_film_that_breaks_leaves_the_old_one(tmp_path):
-    class Breaking(Odd):
-        def step(self, action):
-            raise OSError("no more")
+@pytest.mark.parametrize(("env", "name", "more", "sentence"), UNFILMED)
+def test_what_cannot_be_filmed_is_said_and_the_old_film_stays(
+    tmp_path, env, name, more, sentence
+):
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with pytest.raises((ValueError, RuntimeError, OSError)) as caught:
+        record_video(env, **({"Qtable": LAMPS, "out_directory": path} | more))
+    assert str(caught.value) == sentence
+    assert (os.listdir(tmp_path), path.read_bytes()) == ([name], b"old")
 
-    (tmp_path / "a.mp4").write_bytes(b"old")
-    with pytest.raises(OSError, match="no more"):
-        record_video(Breaking([]), initialize_q_table(3, 2), tmp_path / "a.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-    assert (tmp_path / "a.mp4").read_bytes() == b"old"
 
-
-def test_a_name_that_cannot_be_leaves_nothing(tmp_path):
+def test_a_film_goes_home_unless_its_name_cannot_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    assert record_video(Lamp(1), LAMPS, "~/new/a.gif") == tmp_path / "new" / "a.gif"
     for ending in (".gif", ".mp4"):
         with pytest.raises(OSError):
-            record_video(filmed(), GOOD_TABLE, tmp_path / ("a" * 300 + ending))
-    assert list(tmp_path.iterdir()) == []
+            record_video(Lamp(1), LAMPS, "~/new/" + "a" * 300 + ending)
+        (tmp_path / ending).mkdir()
+        with pytest.raises(ValueError, match=re.escape(ENDING.format(ending))):
+            record_video(Lamp(1), LAMPS, tmp_path / ending)
+    assert os.listdir(tmp_path / "new") == ["a.gif"]
 
 
-def test_missing_renderer_is_said(tmp_path):
-    class Bare(Odd):
-        def render(self):
-            raise gym.error.DependencyNotInstalled("pygame")
-
-    with pytest.raises(RuntimeError, match="pip install"):
-        record_video(Bare([]), initialize_q_table(3, 2), tmp_path / "a.mp4")
-
-
-# ======================================================================================
-# hub_utils: pickles
-# ======================================================================================
-# {"env_id": "FrozenLake-v1", "max_steps": 99, "n_eval_episodes": np.int64(2),
-#  "eval_seed": [], "gamma": np.float32(0.5), "map_name": "4x4", "slippery": False,
-#  "qtable": np.arange(64).reshape(16, 4) - 8}, zlib and base85 on top.
-SAMPLES = {
-    "NumPy 1.26, protocol 0, float32": r"""
-c-oEBF^tnN6b4`kF`y@g8yFZEZeZxZRdM3BsdUoyDs&>!sX8GPF(3suHC05Cnk22ROdS~+89OpEvJo~$M#he
-ejEp>|C()mB(p7Th&wjDrv)i;L#-UK>izu0p5fq*kv$r}wSFiQaLXdH(3^R2Zm6bLn8IOW~pNH~DFH{<7la#
-ZG<_Sr0KF`du9nT8g&gN;AsG?9yDr1$Zf=q{6+X$LeOQXqjsTC$ZnH~j>!%a|Se0pm7)CxQbk2xEMMx#-1B&
-cZ)2M9sqIEs1CxFnt14#&B?)U6kDhd(#@<|lZAR8>jN6$)wB?eNZ`YkNK0^SQ>R!cuE{E}T?qT!%-eD$5j~i
-=Zi&G__T{l5BUU4A<i|T-g*d{ZAEchsM(;>;2?Tc&#o!WwUZ^F0OBTeeQWqa~USeRmNp|d|UF8_x9{1m1$y(
-E|yHMNu><mRBD{sz-uojDs(){%c_{i703O(qkOUrFdi4!<m~lmoAQ_k{i_5$o0hcGQrI5P2g0^41$JI?{d^8
-Ko$KoTx{FP{s~WThtw4i%e_;&&a+4p%>STXx006B(Yfuf^4E7g3-Ngau5QLEf&;{rv$beR$ccAy651=*ZBj^
-+8GpGiA1APbm0Bt}&LBBx1PxlXXxQpAMJD|Iu1JFIteb58YA?P8f1$qR+JSE5n9fJm-$Dk*mbI=9o8R+@&-(
-&2=Lw=#ltN*yPuSRKKjj~7Mvi%3nZ??<""",
-    "NumPy 1.26, protocol 2, int16": r"""
-c-nQ4Nsrn<5QQJ>fCmO<-}jAKU<QUPhe)~Q5Jwz*@+Gnw(+O5=<FXAJB1Ot2Ot|IeWY2*gmXyuhl632}x~p1
-M->dh@cZ7<b1t8slVRa~>7y0qb@4c1o3-Lx)2X#v7d5$^a)(ArB1(Z@vy~GjMkON^G(zAkIM+THO-M-@uYi7
-@vHK%WfmhgQsR031j!dECW%`2U7=t+gLdXkG+k7;K7@s4sD<tu7RPjKuBDXmuP`EOqFp(3Q&wrQB$#tancMi
-+$&dX7IwMWRK;*oQ4b%dOMgh)NojM>Ma|Ld+kt22yrt@g*(k84kS`jw5Kfo9RwjUNvbYVp-K_jaj;XQ>?eU1
-wB1&_>?xf+-6gwtr2Z&v=iev!ZTdqNZQp?{A}JfX)jI$w&i)!AJYCf2BlE6ZAl0J8Jgisv*!k(-#0^r4(~_j
-cBWZ6Qt^R~877)nn@%E<Q;jNjbf(dHMNOz>H9ew>duLXIE+c1EjcWgPcGVtpwNLza@_F)W@`d%4^^NtN^@H`
-3#T!WQ&{IewgDhr{LmmodQ9u!MD4~pbEMO5!SjGxgv4(YQU=v%|#twF|hkYF25Jx!12~JVL8P0KmOH@(A6|P
-Z712<^m0UqKJ=sGf2*QgQFO}k(F0|2_pN&""",
-    "NumPy 1.26, protocol 4, float64": r"""
-c-no^%TC)s6b9gv3n5fovH*z%3shAoLNo#zAY2m&g@REQ?2$FGr`W=FjP0bP5)vCIk!Hu~^OQ&84XCmI3ROa
-!g}?bnqcdkD-{gP)$Wc<)Tvi3?^>o{0HFgkmeoF5|T*%M8B~~M@xYEN&`XOtEn(%bl6OJx@JM5S;WHse=UB6
-#3I)SXXT_>_d5QsjjLTCs_1pL5iC^-^qMtxtt>}2g45AJ{QDVMdJ%4~6~)jEETEBR;?al2W}rqdDM#pl#Wa&
-IW5$!Bq^bK$yztzqkf%6_lDHnYaxXqAt<)YCRaSNOUoT*)d|y{g6=p=0~L4Ej7!h092^9m&>^8r1`7bi6PMx
-<(X_Y!%h8XQpp^V2y6MnQ3!+X+|q)`8!TVsl7kSV2}Pii)J5FXW%rPge6#n1fTxUfAv(yqJi_U1SjD%oPo3O
-Bm4yCU>VNC1z3TLa0xEMFR%(%;3`~$HMkBp;3nLH+i(ZgVI%bh(k?QjJ!D8tWJvqSkiH^AIzWbWhz#i)GNdD
-9NXN*KG-R#8@t@GG`~`05!ao""",
-    "NumPy 2.4, protocol 4, float64, by columns": r"""
-c-no^O-tNB7zgm|i|Z;?_aM?k52Z+1iY{uSZd>cFZo93f?7_Q)*<@;hd25ngHi9r0t-{=V{5;){)NjzH$v+f
-9oI`#vGd%z286v9plZuk9OKQp*_r|(yl3eJA{ss5Gv2(sY-XuBavWXtWJcvj$<dUcJF>`bt*pYAYh~$bla)Y
-F$8-B=J?#PL47KSV#S&Izju#oOZ&SZB|%{U48zn!w(rrVpJbV5z7B1?NT7z~d8q$~SqN=(CEy_~nF&~<uG&S
-k+7=O&$|rOue^GO}i^d0GCh{x4=NK2oZhR_Wwr>Mjd(kGY&=MV+YWM&#H*z{7-YW$j1Ih7KodMn2O+Zunjlh
-a)3STej+Q)-&_j?nqOvs8<?N9$L~GTJ@T;R@zUua&xE@V<|7Exs9pvU^TiphfTNvRoI4munQ02C)kHy;W2!H
-+&cW-$z8_zEBFR(!fp5te#{lf7swaL7swaL7e)T_V(!9XAFjeRxCM9Md$<n|U=MzVU*Hkc;BqndFT6wXF7P#
-M!MAW1et;d!g?xd0fqa2{fqbELDg6^ht-m?f!k+""",
-    "NumPy 2.4, protocol 5, float32": r"""
-c-n2yKWGzS7{~E9X_}_~4Jf69LkEWp8Y*PyP-twW6t9FL3J%KoCV68H?=IK7OK1e)rv8C<5PTHJjE;_O#?7%
-~$Bd4SZu(8C=-|WqdEb}!9)5T4W%F+z<<+cSNyQdTIB>nT*vs2-@1+TM^$T-*a7XN7pby+6HBll?%U%s#Gtj
-<kA}{H+O(J$F><7`X>b82ZsRn&N^>iHTq1a;5(!P%6joA5F4{JLeMrL}F_txa(_(&c|#hJ6Yb!jvj_kU8e$x
-*2^w@SZ1Pst&Dc5(LN#F(}`CF;2j0xjKz?gg9g)c%Hbuly&fK+48>OexTj8|uJ_ovR(xI7oaiicCC|6I<L*b
-<^k3wSRBL-o#!@>_xW|_kw1>(=pR~Ro<zb`cq$&nv9hiV}uNKsOkRmc}upzRA(T=2xCm3?kZKr3RY3a9-bjW
-hGV?OdyMb_AMpuee8nlwFu^x`#}BAYr3xtF63V!aW!%6DZlZ!)SVawMSVtZAu!CLf;UOO5$)<Fdow8Fn6r0<
-Ul;7O1{sP-7wWa""",
-}
+# What stands in the place of ffmpeg while it encodes, and what is said of its end. The
+# real one is "$0.real"; a frame of the lamp has 10,500 bytes.
+ENCODERS = [
+    ("kill -9 $$", "exit code -9"),
+    ("head -c 10501 > /dev/null; kill -9 $$", "exit code -9"),
+    ('"$0.real" "$@"; kill -9 $$', "exit code -9"),
+    ('"$0.real" "$@"; exit 1', "exit code 1"),
+    ("cat > /dev/null", "pictures are missing"),
+    ('head -c 21000 | "$0.real" "$@"', "pictures are missing"),
+    ("cat > /dev/null; echo 'av: x\nNo space left' >&2; exit 1", "No space left"),
+]
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_models_that_real_numpys_wrote(name, tmp_path):
-    path = tmp_path / "q-learning.pkl"
-    path.write_bytes(zlib.decompress(base64.b85decode("".join(SAMPLES[name].split()))))
-    model = load_model(path)
-    assert model == {
-        "env_id": "FrozenLake-v1", "max_steps": 99, "n_eval_episodes": 2, "eval_seed": [],
-        "gamma": 0.5, "map_name": "4x4", "slippery": False,
-        "qtable": [[4.0 * row + column - 8 for column in range(4)] for row in range(16)],
-    }  # fmt: skip
-    assert type(model["n_eval_episodes"]) is int and type(model["gamma"]) is float
-    assert {type(cell) for row in model["qtable"] for cell in row} == {float}
-    env = make_env_from_model(model)
-    assert env.spec.kwargs["is_slippery"] is False
+@pytest.mark.skipif(os.name != "posix", reason="these encoders need /bin/sh")
+@pytest.mark.parametrize(("encoder", "reason"), ENCODERS)
+def test_a_film_counts_only_when_the_encoder_has_ended_it(
+    tmp_path, monkeypatch, capfd, encoder, reason
+):
+    (tmp_path / "ffmpeg.real").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    counting = 'case "$*" in *libx264*) ;; *) exec "$0.real" "$@" ;; esac'
+    (tmp_path / "ffmpeg").write_text(f"#!/bin/sh\n{counting}\n{encoder}\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    path = tmp_path / "films" / "a.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError) as caught:
+        record_video(Lamp(1, 2, 3), LAMPS, path)
+    assert str(caught.value) == f"ffmpeg did not finish a.mp4: {reason}"
+    assert (os.listdir(path.parent), path.read_bytes()) == (["a.mp4"], b"old")
+    assert capfd.readouterr() == ("", "")
 
 
-def small_model(**more):
-    model = {"env_id": "FrozenLake-v1", "max_steps": 99, "n_eval_episodes": 3}
-    model |= {"env_kwargs": {"desc": ["SFG"], "is_slippery": False}, "eval_seed": []}
-    model |= {
-        "learning_rate": 0.7,
-        "gamma": 0.5,
-        "max_epsilon": 1.0,
-        "min_epsilon": 0.05,
-    }
-    model |= {"n_training_episodes": 10, "decay_rate": 0.1, "seed": 0}
-    model |= {"qtable": [[0.0, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 4]}
-    return model | more
+# The command line, in a given folder and after something else was done.
+RECORD = "import hub_utils, os, sys; os.chdir(sys.argv[1]); {}\n"
+RECORD += "sys.exit(hub_utils.main(['record', 'frozenlake', *sys.argv[2:]]))"
 
 
-def test_what_cannot_be_read_again_is_not_written(tmp_path):
-    for bad in ({"n": {5: 1}}, {"n": b"x"}, {"gamma": NAN}, {"qtable": [[None]]}):
-        with pytest.raises(ValueError):
-            save_model(small_model() | bad, tmp_path / "m.pkl")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_we_write_is_read_by_pickle_as_the_course_does(tmp_path):
-    path = save_model(small_model(), tmp_path / "deep" / "q-learning.pkl")
-    with open(path, "rb") as file:
-        model = pickle.load(file)
-    assert model["qtable"][1][2] == 1.0 and model["env_id"] == "FrozenLake-v1"
-    assert load_model(path) == small_model() == model
-    names = {
-        instruction.name for instruction, _, _ in pickletools.genops(path.read_bytes())
-    }
-    assert not names & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"}
-    assert path.read_bytes()[:2] == b"\x80\x04"
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_plain_pickles_of_every_protocol(tmp_path, protocol):
-    model = small_model(note="é 中", flags=(True, None), big=2**40, negative=-7)
-    (tmp_path / "m.pkl").write_bytes(pickle.dumps(model, protocol))
-    assert load_model(tmp_path / "m.pkl") == model | {"flags": [True, None]}
-
-
-def test_numpy_values_are_saved_as_plain_ones(tmp_path):
-    number = game("frozenlake").unwrapped.initial_state_distrib
-    model = small_model(gamma=number[0], qtable=[number[:2], number[1:3]])
-    loaded = load_model(save_model(model, tmp_path / "m.pkl"))
-    assert (loaded["gamma"], loaded["qtable"]) == (1.0, [[1.0, 0.0], [0.0, 0.0]])
-
-
-def op(name, argument=b""):
-    """One instruction of a pickle, by its name."""
-    code = next(code for code in pickletools.opcodes if code.name == name)
-    return code.code.encode("latin1") + argument
-
-
-def text(value):
-    return op("BINUNICODE", struct.pack("<I", len(value)) + value.encode())
-
-
-def imported(module, name, argument=b")"):
-    return (
-        op("GLOBAL", f"{module}\n{name}\n".encode())
-        + argument
-        + op("REDUCE")
-        + op("STOP")
-    )
-
-
-def array(shape, data, code="f8", order="<", name="numpy.core.multiarray _reconstruct"):
-    """A NumPy array, instruction by instruction; `shape` as the instructions that push it."""
-    module, maker = name.split()
-    start = (
-        op("GLOBAL", f"{module}\n{maker}\n".encode()) + op("EMPTY_TUPLE") + op("REDUCE")
-    )
-    dtype = op("GLOBAL", b"numpy\ndtype\n") + text(code) + op("TUPLE1") + op("REDUCE")
-    dtype += op("NONE") + text(order) + op("TUPLE2") + op("BUILD")
-    state = op("NONE") + shape + dtype + op("NEWFALSE")
-    state += op("BINBYTES", struct.pack("<I", len(data)) + data)
-    return start + op("MARK") + state + op("TUPLE") + op("BUILD")
-
-
-def pair(rows, columns):
-    return b"".join(op("BININT", struct.pack("<i", n)) for n in (rows, columns)) + op(
-        "TUPLE2"
-    )
-
-
-def model_with(table):
-    """A pickle of a model whose qtable is made by these instructions."""
-    env_id = text("env_id") + text("FrozenLake-v1") + op("SETITEM")
-    return (
-        op("EMPTY_DICT") + env_id + text("qtable") + table + op("SETITEM") + op("STOP")
-    )
-
-
-def nested(opening, closing, depth):
-    return opening * depth + closing * depth
-
-
-def dtype_of(code):
-    """A dtype whose code is pushed by these instructions, and a scalar of it."""
-    dtype = op("GLOBAL", b"numpy\ndtype\n") + code + op("TUPLE1") + op("REDUCE")
-    dtype += op("NONE") + text("<") + op("TUPLE2") + op("BUILD")
-    number = dtype + op("BINBYTES", struct.pack("<I", 8) + bytes(8)) + op("TUPLE2")
-    return op("GLOBAL", b"numpy.core.multiarray\nscalar\n") + number + op("REDUCE")
-
-
-def doubled(times, slot):
-    """Nested tuples, each twice in the next: 2 ** times of them for whoever walks it."""
-    twice = op("BINPUT", bytes([slot])) + op("BINGET", bytes([slot])) + op("TUPLE2")
-    return op("EMPTY_TUPLE") + twice * times
-
-
-def in_itself(slot):
-    """A list that holds itself."""
-    memo = op("BINPUT", bytes([slot])) + op("BINGET", bytes([slot]))
-    return op("EMPTY_LIST") + memo + op("APPEND")
-
-
-def scalar_of(name):
-    return name + op("EMPTY_TUPLE") + op("REDUCE")
-
-
-LIST, LIST_OF_TWO = op("EMPTY_LIST"), op("TUPLE2")
-LAUGHS = op("EMPTY_LIST") + b"".join(
-    op("BINPUT", bytes([i]))
-    + op("EMPTY_LIST")
-    + op("MARK")
-    + op("BINGET", bytes([i])) * 10
-    + op("APPENDS")
-    for i in range(200)
+@games_are_drawn
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a.mp4", "ffmpeg did not finish a.mp4: exit code -25"), ("a.gif", "[Errno 27] ")],
 )
-ATTACKS = {
-    "os.system": (imported("os", "system", text("true") + op("TUPLE1")), "it would import os.system"),
-    "eval": (imported("builtins", "eval"), "it would import builtins.eval"),
-    "escape codes": (imported("\x1b[2J", "x"), r"it would import \x1b[2J.x"),
-    "numpy but not arrays": (imported("numpy", "load"), "it would import numpy.load"),
-    "stack global": (
-        text("os") + text("system") + op("STACK_GLOBAL") + op("STOP"),
-        "it would import os.system",
-    ),
-    "long name": (imported("m" * 5000, "x"), "it would import " + "m" * 80 + ".x"),
-    "instance": (op("MARK") + op("INST", b"os\nsystem\n") + op("STOP"), "INST"),
-    "persistent id": (op("PERSID", b"x\n") + op("STOP"), "PERSID"),
-    "extension": (op("EXT1", b"\x01") + op("STOP"), "EXT1"),
-    "set": (op("EMPTY_SET") + op("STOP"), "EMPTY_SET"),
-    "buffer": (op("NEXT_BUFFER") + op("STOP"), "NEXT_BUFFER"),
-    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
-    "empty": (b"", "not a pickle"),
-    "html": (b"<!doctype html><html></html>", "not a pickle"),
-    "zip": (b"PK\x03\x04" + bytes(100), "not a pickle"),
-    "cut off": (pickle.dumps(small_model())[:-9], "cut off"),
-    "trailing": (pickle.dumps(small_model()) + b"x", "STOP"),
-    "no dictionary": (pickle.dumps([1, 2]), "a dictionary with env_id and qtable"),
-    "no env_id": (pickle.dumps({"qtable": [[0.0]]}), "a dictionary with env_id"),
-    "env_id no text": (pickle.dumps({"env_id": 7, "qtable": [[0.0]]}), "env_id"),
-    "no table": (pickle.dumps({"env_id": "x"}), "not a list of rows"),
-    "ragged": (pickle.dumps({"env_id": "x", "qtable": [[0.0], [0.0, 1.0]]}), "of one length"),
-    "empty rows": (pickle.dumps({"env_id": "x", "qtable": [[]]}), "of one length"),
-    "nan": (pickle.dumps(small_model(qtable=[[NAN]])), "not finite"),
-    "text cell": (pickle.dumps(small_model(qtable=[["1"]])), "not a number"),
-    "infinite gamma": (pickle.dumps(small_model(gamma=math.inf)), "not finite"),
-    "huge integer": (pickle.dumps(small_model(seed=2**4000)), "a int that no model needs"),
-    "bytes": (pickle.dumps(small_model(note=b"x")), "a bytes that no model needs"),
-    "long text": (pickle.dumps(small_model(note="x" * 20_000)), "a str that no model needs"),
-    "key no text": (pickle.dumps({1: 2}), "a key that is not a short text"),
-    # A dictionary key of nested tuples, each twice in the next: 2 ** 100 hashes.
-    "hash bomb": (
-        LIST + op("TUPLE1") + (op("BINPUT", b"\0") + op("BINGET", b"\0") + LIST_OF_TWO) * 100
-        + op("PUT", b"1\n") + op("EMPTY_DICT") + op("GET", b"1\n") + op("NONE")
-        + op("SETITEM") + op("STOP"),
-        "a key that is not a short text",
-    ),
-    "billion laughs": (LAUGHS + op("STOP"), "more values, or deeper nested"),
-    "laughs as a table": (model_with(op("MARK") + LAUGHS + op("LIST")), "more values, or deeper nested"),
-    "a list in itself": (
-        LIST + op("BINPUT", b"\0") + op("BINGET", b"\0") + op("APPEND") + op("STOP"),
-        "more values, or deeper nested",
-    ),
-    "deep lists": (nested(LIST, op("APPEND"), 100_000) + op("STOP"), "damaged"),
-    "deep table": (
-        model_with(LIST + nested(LIST, op("APPEND"), 100_000)), "more values, or deeper nested"
-    ),
-    "deep tuples": (LIST + op("TUPLE1") * 300_000 + op("STOP"), "more values, or deeper nested"),
-    "deep marks": (op("MARK") * 700_000, "a MARK that no model needs"),
-    "long program": (op("NONE") * 5_000_000 + op("STOP"), "more instructions"),
-    "large file": (op("BINUNICODE", struct.pack("<I", 20_000_000)) + bytes(20_000_000), "bytes"),
-    "huge bytes": (op("BINBYTES8", struct.pack("<Q", 2**62)) + b"x", "cut off"),
-    "huge text": (op("BINUNICODE8", struct.pack("<Q", 2**40)) + b"x", "cut off"),
-    "huge memo index": (op("NONE") + op("LONG_BINPUT", b"\xff" * 4) + op("STOP"), "not a model"),
-    "huge long": (op("LONG4", struct.pack("<i", 9_000_000)) + b"\x7f" * 9_000_000 + op("STOP"), "a int"),
-    "many digits": (op("INT", b"9" * 5_000_000 + b"\n") + op("STOP"), ""),
-    "memo bomb": (
-        b"".join(op("NONE") + op("LONG_BINPUT", struct.pack("<I", i)) for i in range(270_000))
-        + op("STOP"),
-        "not a model",
-    ),
-    "nothing on the stack": (op("APPEND") + op("STOP"), "damaged"),
-    "no mark": (op("APPENDS") + op("STOP"), "damaged"),
-    "nothing in the memo": (op("BINGET", b"\x07") + op("STOP"), "damaged"),
-    "build on a list": (LIST + op("NONE") + op("BUILD") + op("STOP"), "damaged"),
-    "call of a number": (op("NONE") + op("EMPTY_TUPLE") + op("REDUCE") + op("STOP"), "a call of something without a name"),
-    "array of negative size": (model_with(array(pair(-1, -8), bytes(64))), "unknown shape"),
-    "array of huge size": (model_with(array(pair(2**30, 2**30), bytes(64))), "larger than any"),
-    "array of unspeakable size": (
-        model_with(
-            array(
-                op("LONG4", struct.pack("<i", 4_000_000) + b"\x7f" * 4_000_000) + op("TUPLE1"),
-                b"",
-            )
-        ),
-        "larger than any",
-    ),
-    "array of many empty rows": (model_with(array(pair(2**30, 0), b"")), "larger than any"),
-    "array of other size": (model_with(array(pair(16, 4), bytes(64))), "damaged"),
-    "array of objects": (model_with(array(pair(2, 4), bytes(64), "O8")), "damaged"),
-    "array of strange order": (model_with(array(pair(2, 4), bytes(64), order="@")), "damaged"),
-    "three dimensions": (
-        model_with(array(op("NONE") + pair(2, 2)[:-1] + op("TUPLE3"), bytes(64))), ""
-    ),
-    "array without its state": (
-        model_with(
-            op("GLOBAL", b"numpy.core.multiarray\n_reconstruct\n")
-            + op("EMPTY_TUPLE")
-            + op("REDUCE")
-        ),
-        "a part of an array",
-    ),
-    "array of doubled sizes": (
-        model_with(array(doubled(60, 0) + doubled(60, 1) + op("TUPLE2"), bytes(64))),
-        "unknown shape",
-    ),
-    "array of sizes in themselves": (
-        model_with(array(in_itself(0) + in_itself(1) + op("TUPLE2"), bytes(64))),
-        "unknown shape",
-    ),
-    "dtype of doubled tuples": (model_with(dtype_of(doubled(60, 0))), "unknown numbers"),
-    "dtype of deep tuples": (
-        model_with(dtype_of(op("EMPTY_TUPLE") + op("TUPLE1") * 200_000)), "unknown numbers"
-    ),
-    "call of a text": (model_with(scalar_of(text("numpy.core.multiarray.scalar"))), "without a name"),
-    "many references to one array": (
-        model_with(
-            LIST + op("MARK") + array(pair(0, 0), b"") + op("BINPUT", b"\0")
-            + op("BINGET", b"\0") * 490_000 + op("APPENDS")
-        ),
-        "more values",
-    ),
-    "many imports": (
-        op("GLOBAL", b"numpy\ndtype\n") * 500_000 + op("STOP"), "a GLOBAL that no model needs"
-    ),
-    "equal long keys": (
-        op("EMPTY_DICT") + text("a" * 4_000_000) + op("NONE") + op("SETITEM") + op("STOP"),
-        "a key that is not a short text",
-    ),
-    "strange escapes": (op("STRING", b"'\\d'\n") * 9 + op("STOP"), "a STRING that no model needs"),
-    "escape codes in a key": (
-        pickle.dumps({"env_id": "x", "\x1b[2J" * 10: math.inf}), "not finite"
-    ),
-    "escape codes in a name": (imported("\x1b[2J", "x"), "it would import"),
-    "a dtype as the table": (
-        model_with(op("GLOBAL", b"numpy\ndtype\n") + op("EMPTY_TUPLE") + op("REDUCE")),
-        "a part of an array",
-    ),
+def test_a_full_disk_is_one_sentence_and_the_old_film_stays(tmp_path, name, reason):
+    pytest.importorskip("resource", reason="this system has no limit for a file's size")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    (tmp_path / name).write_bytes(b"old")
+    done = command("-c", RECORD.format(limit), str(tmp_path), name, "--episodes", "9")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"hub_utils.py: {reason}")
+    assert (os.listdir(tmp_path), (tmp_path / name).read_bytes()) == ([name], b"old")
+
+
+def test_a_missing_renderer_is_found_before_any_training(tmp_path):
+    none, forever = "sys.modules['pygame'] = None", ("--episodes", "1000000")  # minutes
+    done = command("-c", RECORD.format(none), str(tmp_path), "new/a.gif", *forever)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"hub_utils.py: {RENDERER}\n"
+    assert os.listdir(tmp_path) == []
+
+
+@games_are_drawn
+@pytest.mark.skipif(os.name != "posix", reason="there are no signals")
+def test_without_a_screen_nothing_is_printed_and_signals_still_arrive(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "for name in ('DISPLAY', 'WAYLAND_DISPLAY'): os.environ.pop(name, None)\n"
+        "import gymnasium, hub_utils\n"
+        "env = gymnasium.make('FrozenLake8x8-v1', render_mode='rgb_array')\n"
+        "hub_utils.record_video(env, [[0.0] * 4 for _ in range(64)], sys.argv[1])\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = command("-c", code, str(tmp_path / "a.mp4"))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+    assert seen(tmp_path / "a.mp4")[1] == (512, 512)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have a screen")
+@pytest.mark.parametrize("screens", [{}, {"DISPLAY": ":1"}, {"WAYLAND_DISPLAY": "way"}])
+def test_sdl_is_told_to_do_without_a_screen_where_there_is_none(
+    tmp_path, monkeypatch, screens
+):
+    monkeypatch.setattr(os, "environ", dict(screens))
+    record_video(Lamp(1), LAMPS, tmp_path / "a.gif")
+    told = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    assert os.environ == {"SDL_NO_SIGNAL_HANDLERS": "1"} | (screens or told)
+
+
+# ------------------ A pickle is a program ---------------------------------------------
+# `pickle.load` runs it, letter by letter, on a stack of values with a memo beside it:
+#   N None   I J K F a number   V X \x8c a text   S B C bytes   ] } ) empty list, dict, tuple
+#   ( a mark   l d t list, dict, tuple of all above it   \x85 \x86 \x87 tuple of 1, 2, 3
+#   a e s u put into the list or dict below   0 1 2 drop, drop to the mark, double
+#   p q r \x94 remember the top   g h j use it again   \x80 protocol   \x95 frame   . the end
+#   c \x93 import a module's name   R o \x81 \x92 call it   i both   b give it a state
+# Each of these makes "owned" in the folder where it is obeyed. Beside it is our refusal.
+MKDIR = "it would import os.mkdir"
+NEEDLESS = "a pickle with a {} that no model needs there"
+RUNS = {
+    b"cos\nmkdir\n(Vowned\ntR.": MKDIR,
+    b"\x80\x02cos\nmkdir\nq\x00X\x05\x00\x00\x00owned\x85R.": MKDIR,
+    b"\x80\x04\x8c\x02os\x8c\x05mkdir\x93\x94\x8c\x05owned\x85R.": MKDIR,
+    b"\x80\x04\x8c\x06shutil\x8c\x08os.mkdir\x93\x8c\x05owned\x85R.": "it would import shutil.os.mkdir",
+    b"(Vowned\nios\nmkdir\n.": NEEDLESS.format("INST"),
+    b"(cos\nmkdir\nVowned\no.": MKDIR,
+    b"cbuiltins\ntuple\ncbuiltins\nmap\n(cos\nmkdir\n(Vowned\nlt\x81\x85\x81.": "it would import builtins.tuple",
+    b"cfunctools\npartial\ncbuiltins\nprint\n\x85R(cos\nmkdir\n(Vowned\nt}Ntb)R.": "it would import functools.partial",
+    b"cbuiltins\nexec\n(Vimport os; os.mkdir('owned')\ntR.": "it would import builtins.exec",
+    b"c__builtin__\nopen\n(Vowned\nVw\ntR.": "it would import __builtin__.open",
+    b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(Vos\ntRVmkdir\ntR(Vowned\ntR.": "it would import builtins.getattr",
+    # in a model, as a key, as part of an array, behind something harmless
+    b"}Venv_id\nVTaxi-v3\nsVqtable\ncos\nmkdir\n(Vowned\ntRs.": MKDIR,
+    b"}cos\nmkdir\n(Vowned\ntRNs.": MKDIR,
+    b"cnumpy\ndtype\n(cos\nmkdir\n(Vowned\ntRtR.": MKDIR,
+    b"cnumpy\nndarray\n0cos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("POP"),
+    b"\x8f0cos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("EMPTY_SET"),
+    b"(\x910cos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("FROZENSET"),
+    b"S'x'\ncos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("STRING"),
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:invalid escape sequence")
-@pytest.mark.parametrize("name", ATTACKS)
-def test_what_is_no_model_is_refused_and_nothing_runs(name, tmp_path):
-    data, reason = ATTACKS[name]
-    (tmp_path / "m.pkl").write_bytes(data)
-    with pytest.raises(ValueError, match="is not a Q-learning model") as caught:
-        load_model(tmp_path / "m.pkl")
-    assert reason in str(caught.value)
-    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
-
-
-def test_all_attacks_together_stay_within_time_and_memory(tmp_path):
-    """In a process of its own: 2 seconds and 200 MB for each file, as the kernel counts."""
-    resource = pytest.importorskip("resource")
-    for i, (data, _) in enumerate(ATTACKS.values()):
-        (tmp_path / f"{i}.pkl").write_bytes(data)
+def test_these_programs_do_harm_where_they_are_obeyed(tmp_path):
     code = (
-        "import hub_utils, resource, sys, time\n"
+        "import contextlib, os, pickle, sys, tempfile\n"
+        "for program in sys.argv[2:]:\n"
+        "    os.chdir(tempfile.mkdtemp(dir=sys.argv[1]))\n"
+        "    with contextlib.suppress(Exception):\n"
+        "        pickle.loads(bytes.fromhex(program))\n"
+        "    print(os.listdir())\n"
+    )
+    done = command("-c", code, str(tmp_path), *[program.hex() for program in RUNS])
+    assert done.stdout.splitlines() == ["['owned']"] * len(RUNS)
+
+
+MODEL = RECIPES["frozenlake"] | {"env_kwargs": {"desc": ["SFG"], "is_slippery": False}}
+MODEL |= {"qtable": [[0.0, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 4]}
+
+
+def pickled(protocol=4, **changes):
+    return pickle.dumps(MODEL | changes, protocol)
+
+
+# NumPy's arrays, as Gymnasium hands them out, pickled by the NumPy that is installed.
+COUNT = gym.spaces.MultiDiscrete([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]).nvec
+ARRAYS = {"b1": COUNT % 3 == 0} | {f"u{size}": COUNT * 21 for size in (1, 2, 4, 8)}
+ARRAYS |= {f"i{size}": COUNT * 20 - 128 for size in (1, 2, 4, 8)}
+ARRAYS |= {f"f{size}": COUNT / 4 - 2 for size in (2, 4, 8)}
+
+
+def by_numpy(core, data):
+    """A pickle with the names of NumPy 1 (core) or NumPy 2 (_core)."""
+    if data[2:3] == b"\x95":  # a frame would have to know its new length
+        data = data[:2] + data[11:]
+
+    def named(match):
+        name = b"numpy." + core + match[2]
+        return (b"\x8c" + bytes([len(name)]) if match[1] else b"") + name
+
+    return re.sub(rb"(\x8c.)?numpy\._?core(\.\w+)", named, data)
+
+
+@pytest.mark.parametrize("code", ARRAYS)
+def test_numpy_arrays_of_all_kinds_are_read(code):
+    ways = itertools.product("<>", "CF", range(6), (b"core", b"_core"))
+    for order, layout, protocol, core in ways:
+        array = ARRAYS[code].astype(order + code).copy(order=layout)
+        parts = [array, array[0], array[2, 3], array[:1, 1].reshape(())]
+        read = read_pickle(by_numpy(core, pickle.dumps(parts, protocol)))
+        expected = [part.tolist() for part in parts]
+        assert repr(read) == repr(expected)  # which tells True from 1 and 1 from 1.0
+
+
+def edited(old, new):
+    """A model with an array, in whose pickle one thing is replaced."""
+    data = by_numpy(b"core", pickled(2, qtable=COUNT / 4))
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+def long(letter, size, data=b""):
+    return letter + struct.pack("<I", size) + data
+
+
+SHAPE, CODE, ORDER = b"K\x03K\x04\x86", b"X\x02\x00\x00\x00f8", b"X\x01\x00\x00\x00<"
+LATIN1 = b"X\x06\x00\x00\x00latin1"
+DTYPE = b"(Vf8\nI00\nI01\ntR(K\x03V<\nNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
+SCALAR = b"cnumpy.core.multiarray\nscalar\n("
+AGAIN = b"q\x00](" + b"h\x00" * 100 + b"e"  # the top of the stack, 100 times in a list
+NO_MODEL = "not a model: a dictionary with env_id and qtable is needed"
+NO_PICKLE = "not a pickle, or one that is cut off"
+DEEP = "more values, or deeper nested, than a model needs"
+KEY = "a dictionary with a key that is not a short text"
+MUCH = "more values than any Q-table needs"
+NO_CALL = "a call that makes no part of an array"
+SHAPELESS = "an array of an unknown or too large shape"
+SEEDS = "its eval_seed is not a list of whole numbers of 0 or more"
+REFUSED = {
+    # no pickle, or not the whole of one, or more than one
+    b"": NO_PICKLE,
+    b"<!doctype html><html></html>": NO_PICKLE,
+    b"version https://git-lfs.github.com/spec/v1\noid": "a Git LFS pointer, not the file itself",
+    pickled()[:-9]: "a frame that is cut off",
+    pickled(2)[:-9]: NO_PICKLE,
+    pickled() + b"N.": NEEDLESS.format("STOP"),
+    b"\x8e\xff\xff\xff\xff\xff\xff\xff\x3fx": NO_PICKLE,  # it claims 2 ** 62 bytes
+    # what no model needs
+    b"Px\n.": NEEDLESS.format("PERSID"),
+    b"\x82\x01.": NEEDLESS.format("EXT1"),
+    b"\x97.": NEEDLESS.format("NEXT_BUFFER"),
+    b"cnumpy\nload\n.": "it would import numpy.load",
+    b"c\x1b[2J\nx\n.": r"it would import \x1b[2J.x",
+    b"c" + b"m" * 5000 + b"\nx\n.": "it would import " + "m" * 80 + ".x",
+    b"N)R.": NO_CALL,
+    b"Vscalar\n)R.": NO_CALL,
+    b"]Nb.": "a call with arguments that it cannot have",
+    # values that no model has
+    pickle.dumps([1, 2]): NO_MODEL,
+    pickled(env_id=7): NO_MODEL,
+    pickled(env_kwargs=["desc"]): "its env_kwargs are no dictionary",
+    pickled(qtable=None): "its qtable is not a list of rows",
+    pickled(qtable=[]): "its qtable is not a list of rows",
+    pickled(qtable=[[0.0], [0.0, 1.0]]): "the rows of its qtable are not of one length",
+    pickled(qtable=[[]]): "the rows of its qtable are not of one length",
+    pickled(qtable=[["1"]]): "its qtable has a cell that is not a number",
+    pickled(qtable=[[math.nan]]): "a number that is not finite",
+    pickled(gamma=math.inf): "a number that is not finite",
+    pickled(gamma=5): "gamma must be a number from 0.0 to 1.0, not 5",
+    pickled(max_steps="99"): "max_steps must be a whole number from 1 to 1000000, not '99'",
+    pickled(eval_seed="123"): SEEDS,
+    pickled(eval_seed=[1, "2"]): SEEDS,
+    pickled(eval_seed=[1, -2]): SEEDS,
+    pickled(seed=2**64): "a int that no model needs",
+    pickled(note=b"x"): "a bytes that no model needs",
+    pickled(note="x" * 10_001): "a str that no model needs",
+    pickled(**{"k" * 101: 2}): KEY,
+    pickled(deep=[[[[[[[]]]]]]]): DEEP,
+    # arrays that are none
+    edited(SHAPE, b"J\xff\xff\xff\xffJ\xf4\xff\xff\xff\x86"): SHAPELESS,
+    edited(SHAPE, b"K\x03K\x02K\x02\x87"): SHAPELESS,
+    edited(SHAPE, b"\x88K\x0c\x86"): SHAPELESS,
+    edited(SHAPE, b"J\x00\x00\x00\x40K\x00\x86"): SHAPELESS,
+    edited(SHAPE, b"J\x60\xae\x0a\x00K\x02\x86"): SHAPELESS,
+    edited(SHAPE, b"K\x04K\x04\x86"): "a damaged pickle (error)",
+    edited(b"b\x89h", b"bK\x00h"): "an array of unknown parts",  # by columns: 0, not False
+    edited(CODE, b"X\x01\x00\x00\x00O"): NO_CALL,
+    edited(ORDER, b"X\x01\x00\x00\x00@"): "a damaged pickle (KeyError)",
+    edited(LATIN1, b"X\x05\x00\x00\x00utf-8"): NO_CALL,
+    ARRAY + b".": "a part of an array where a number or a table should be",
+    # the real machine takes no import for a text
+    SCALAR + b"\x8c\x05numpycnumpy\ndtype\n\x93" + DTYPE + b"C\x08" + bytes(8) + b"tR.": "a damaged pickle (TypeError)",
+    # work without an end: a key of 2 ** 100 pairs, lists in lists, arrays again and again
+    b"]\x85" + b"q\x00h\x00\x86" * 100 + b"q\x01}h\x01Ns.": KEY,
+    b"]" + AGAIN * 200 + b".": DEEP,
+    b"}(Va\n](" + b"K\x00" * 100 + b"eq\x01Vb\n](" + b"h\x01" * 100
+    + b"eq\x02Vqtable\n](" + b"h\x02" * 100 + b"eu.": DEEP,
+    b"]q\x00h\x00a.": DEEP,  # a list that holds itself
+    b"]" * 100_000 + b"a" * 99_999 + b".": DEEP,
+    b"]" + b"\x85" * 300_000 + b".": DEEP,
+    b"(" * 5_000_000: MUCH,
+    b"N" * 5_000_000 + b".": MUCH,
+    b"cnumpy\ndtype\n" * 700_000 + b".": MUCH,
+    b"](" + long(b"B", 240_000, bytes(240_000)) + b"q\x01cnumpy\ndtype\n" + DTYPE + b"q\x02"
+    + b"cnumpy.core.numeric\n_frombuffer\n(h\x01h\x02(M\x30\x75tVC\ntR" * 1000 + b"e.": MUCH,
+    b"]((K\x01(M\x30\x75tcnumpy\ndtype\n" + DTYPE + b"I00\n"
+    + long(b"B", 240_000, bytes(240_000)) + b"tq\x03" + (ARRAY + b"h\x03b") * 1000 + b"e.": MUCH,
+    b"](" + long(b"X", 240_000, b"a" * 240_000) + b"q\x01"
+    + b"c_codecs\nencode\n(h\x01Vlatin1\ntR" * 1000 + b"e.": MUCH,
+    b"]((K\x01(J\xc0\x27\x09\x00K\x00tcnumpy\ndtype\n" + DTYPE + b"I00\nC\x00tq\x03"
+    + (ARRAY + b"h\x03b") * 100 + b"e.": SHAPELESS,  # 600,000 rows of nothing
+    # the longest texts and numbers, a place in the memo that would take gigabytes
+    long(b"X", 20_000_000, bytes(20_000_000)): "more bytes than any Q-table needs",
+    b"}" + long(b"X", 4_000_000, b"a" * 4_000_000) + b"Ns.": KEY,
+    long(b"\x8b", 9_000_000, b"\x7f" * 9_000_000) + b".": "a int that no model needs",
+    b"I" + b"9" * 5_000_000 + b"\n.": NO_PICKLE,
+    b"Nr\xff\xff\xff\xff.": NO_MODEL,
+    b"".join(long(b"Nr", i) for i in range(270_000)) + b".": NO_MODEL,
+}  # fmt: skip
+NOT_ALLOWED = RUNS | REFUSED
+
+
+@pytest.mark.parametrize("program", NOT_ALLOWED, ids=lambda program: repr(program[:30]))
+def test_what_is_no_model_is_refused_and_nothing_runs(tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    Path("m.pkl").write_bytes(program)
+    with pytest.raises(ValueError) as caught:
+        load_model("m.pkl")
+    reason = NOT_ALLOWED[program]
+    assert str(caught.value) == f"m.pkl is not a Q-learning model: {reason}"
+    assert os.listdir() == ["m.pkl"]
+
+
+def test_all_of_them_together_stay_within_time_and_memory(tmp_path):
+    """In a process of their own: 1 second for each and 100 MB for all, as the kernel counts."""
+    pytest.importorskip("resource", reason="this system does not count")
+    for i, program in enumerate(NOT_ALLOWED):
+        (tmp_path / f"{i}.pkl").write_bytes(program)
+    code = (
+        "import hub_utils, os, resource, sys, time\n"
+        "os.chdir(sys.argv[1])\n"
         "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = most()\n"
-        "for path in sys.argv[1:]:\n"
+        "for name in os.listdir():\n"
         "    start = time.process_time()\n"
         "    try:\n"
-        "        hub_utils.load_model(path)\n"
+        "        hub_utils.load_model(name)\n"
         "    except ValueError:\n"
-        "        print(f'{time.process_time() - start:.2f}', path)\n"
+        "        print(time.process_time() - start)\n"
         "print(most() - before)\n"
     )
-    assert resource
-    done = command("-c", code, *map(str, sorted(tmp_path.iterdir())))
-    *times, memory = done.stdout.splitlines()
-    assert len(times) == len(ATTACKS)
-    assert max(float(line.split()[0]) for line in times) < 2
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert int(memory) * unit < 200e6
+    *seconds, memory = command("-c", code, str(tmp_path)).stdout.split()
+    assert len(seconds) == len(NOT_ALLOWED)
+    assert max(map(float, seconds)) < 1
+    assert int(memory) * (1 if sys.platform == "darwin" else 1024) < 100e6
 
 
-def test_an_array_assembled_by_hand_is_read():
-    numbers = struct.pack(">4h", 1, -2, 3, 4)
-    read = read_pickle(model_with(array(pair(2, 2), numbers, "i2", ">")))
-    assert read == {"env_id": "FrozenLake-v1", "qtable": [[1, -2], [3, 4]]}
+def test_folders_devices_and_pipes_are_no_models(tmp_path):
+    paths = [tmp_path]
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe")
+        paths += [tmp_path / "pipe", Path("/dev/zero")]
+    for path in paths:
+        with pytest.raises(ValueError, match="model: a folder, a device or a pipe$"):
+            load_model(path)
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"env_id": "os:Game-v0"}, "has no game 'os:Game-v0'"),
-        ({"env_id": "NoSuchGame-v0"}, "has no game"),
-        (
-            {"env_kwargs": {"render_mode": "human"}},
-            "cannot be made with ['render_mode']",
-        ),
-        ({"env_kwargs": {"desc": ["SFFFFFFFFG"]}}, "too large for its table"),
-        ({"env_kwargs": {"map_name": "9x9"}}, "cannot be made"),
-        ({"env_kwargs": {"map_name": "4x4"}}, "needs 16 x 4"),
-        ({"env_kwargs": ["desc"]}, "no dictionary"),
-        ({"env_kwargs": {"desc": 5}}, "cannot be made"),
-        ({"env_kwargs": {"desc": ["FFF"]}}, "has an S"),
-        ({"env_kwargs": {f"k{i:090}": 1 for i in range(9000)}}, "cannot be made with"),
-        ({"env_kwargs": {"desc": ["S\x1b\r"]}}, "made of S, F, H and G"),
-        ({"env_kwargs": {"map_name": ["x" * 9000] * 300}}, "cannot be made"),
-        ({"env_id": "GymV21Environment-v0", "env_kwargs": {}}, "cannot be made"),
-        ({"env_id": "CartPole-v1", "env_kwargs": {}}, "Discrete"),
-    ],
-)
-def test_a_stranger_s_game_is_made_only_if_harmless_and_fitting(change, text):
+# Our machine against the real one. These letters import nothing, so the real one may run.
+LETTERS = (
+    b"N|I01\n|I7\n|K\x07|M\x01\x02|J\xff\xff\xff\xff|L7L\n|\x8a\x02\xff\xff|F-2.5\n|\x88|\x89|"
+    b"G?\xf8\0\0\0\0\0\0|Va\n|X\x01\0\0\0b|\x8c\x01c|C\x01x|]|}|)|(|l|d|t|\x85|\x86|\x87|"
+    b"a|e|s|u|0|1|2|p1\n|q\x01|r\x01\0\0\0|\x94|g1\n|h\0|j\x01\0\0\0|R|b|.|"
+    b"\x80\x02|\x80\x05|\x80\x06|\x80\x47|\x95\x03\0\0\0\0\0\0\0"
+).split(b"|")
+
+
+def random_value(rng, depth=3):
+    kind = rng.randrange(9 if depth else 6)
+    if kind < 6:
+        return [None, True, 7, -2.5, "a", "b"][kind]
+    items = [random_value(rng, depth - 1) for _ in range(rng.randrange(4))]
+    return [items, tuple(items), dict(zip("abc", items))][kind - 6]
+
+
+def random_program(rng):
+    """A real pickle, with a few letters lost, doubled, or replaced by others."""
+    data = pickle.dumps(random_value(rng), rng.randrange(6))
+    places = [place for _, _, place in pickletools.genops(data)] + [len(data)]
+    program = [data[i:j] for i, j in itertools.pairwise(places)]
+    for _ in range(rng.randrange(5)):
+        place = rng.randrange(len(program) + 1)
+        letters = rng.choices(LETTERS + program, k=rng.randrange(3))
+        program[place : place + rng.randrange(2)] = letters
+    return b"".join(program)
+
+
+def in_lists(value):
+    """The same with a list for each tuple and array, as reading a model gives it."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, (list, tuple)):
+        return [in_lists(part) for part in value]
+    if isinstance(value, dict):
+        return {key: in_lists(part) for key, part in value.items()}
+    return value
+
+
+def test_our_machine_and_the_real_one_agree():
+    rng, verdicts = random.Random(0), Counter()
+    for _ in range(6_000):
+        program, ours = random_program(rng), None
+        with contextlib.suppress(ValueError):
+            ours = repr(read_pickle(program))
+        try:
+            real = pickle.loads(program)
+        except Exception:  # noqa: BLE001 (whatever it says)
+            assert ours is None, program  # it accepts nothing that is no pickle
+        else:
+            verdicts[ours is not None] += 1
+            assert ours is None or ours == repr(in_lists(real)), program
+    assert verdicts[True] > 1_500 and verdicts[False] > 500
+
+
+def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    numbers = {"gamma": COUNT[0, 0] / 2, "seed": COUNT[0, 1], "eval_seed": COUNT[0] - 1}
+    numbers |= {"qtable": COUNT, "flags": (True, None), "note": "\u4e2d"}
+    path = save_model(MODEL | numbers, "~/new/q-learning.pkl")
+    assert path == tmp_path / "new" / "q-learning.pkl"
+    plain = {"gamma": 0.5, "seed": 2, "eval_seed": [0, 1, 2, 3], "flags": [True, None]}
+    plain |= {"qtable": [[float(n) for n in range(i, i + 4)] for i in (1, 5, 9)]}
+    data, ours = path.read_bytes(), load_model("~/new/q-learning.pkl")
+    assert repr(pickle.loads(data)) == repr(ours) == repr(MODEL | numbers | plain)
+    letters = {letter.name for letter, _, _ in pickletools.genops(data)}
+    assert not letters & {"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD"}
+    assert data[:2] == b"\x80\x04"  # protocol 4
+
+
+UNSAVED = [
+    ({"n": {5: 1}}, KEY),
+    ({"n": b"x"}, "a bytes that no model needs"),
+    ({"gamma": -1}, "gamma must be a number from 0.0 to 1.0, not -1"),
+    ({"qtable": [[None]]}, "its qtable has a cell that is not a number"),
+    ({"qtable": COUNT.repeat(60_000, 0)}, DEEP),  # more than are read
+    ({"qtable": COUNT[:, :1].repeat(70_000, 0)}, MUCH),  # not more, but in more letters
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), UNSAVED)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, change, reason):
+    path = tmp_path / "m.pkl"
+    path.write_bytes(b"old")
     with pytest.raises(ValueError) as caught:
-        make_env_from_model(small_model() | change)
+        save_model(MODEL | change, path)
+    assert str(caught.value) == reason
+    assert (os.listdir(tmp_path), path.read_bytes()) == (["m.pkl"], b"old")
+
+
+ROWS = [[n] for n in range(300)]
+GENUINE = [
+    (4, {"qtable": (COUNT / 4).repeat(21_846, 0)[:65_536]}),  # 65,536 states
+    (4, {"scores": list((COUNT / 4).ravel().repeat(667))}),  # 8,004 numbers of NumPy's
+    (2, {"qtable": list((COUNT / 4).repeat(1_667, 0))}),  # 5,001 rows of NumPy's
+    (2, {"rows": ROWS, "again": ROWS[::-1]}),  # more in the memo than a byte can count
+    (0, {"a": "x" * 10_000, "k" * 100: 2**64 - 1, "b": [[[[[[]]]]]]}),  # just allowed
+]
+
+
+@pytest.mark.parametrize(("protocol", "changes"), GENUINE)
+def test_whatever_is_genuine_is_read(tmp_path, protocol, changes):
+    path = tmp_path / "m.pkl"
+    path.write_bytes(pickled(protocol, **changes))
+    model = load_model(path)
+    assert model == MODEL | in_lists(changes)
+    assert load_model(save_model(model, path)) == model
+
+
+STRANGE = [
+    ({"env_id": "os:Game-v0"}, "this Gymnasium has no game 'os:Game-v0'"),
+    ({"env_id": "x" * 999}, f"this Gymnasium has no game '{'x' * 80}'"),
+    ({"env_id": "Taxi", "env_kwargs": {}}, "this Gymnasium has no game 'Taxi'"),
+    ({"env_id": "GymV21Environment-v0", "env_kwargs": {}}, "cannot be made: "),
+    ({"env_id": "CartPole-v1", "env_kwargs": {}}, "Discrete"),
+    ({"render_mode": "human"}, "cannot be made with ['render_mode']"),
+    ({f"k{i:090}": 1 for i in range(9000)}, "cannot be made with ['k000"),
+    ({"desc": None}, "has 3 states"),
+    ({"desc": None, "map_name": "4x4"}, "16 states"),
+    ({"desc": None, "map_name": "9x9"}, "cannot be made: "),
+    ({"desc": None, "map_name": ["x" * 9000] * 300}, "cannot be made: "),
+    ({"desc": 5}, "cannot be made: "),
+    ({"desc": ["FFF"]}, "a map is made of S, F, H and G, and has an S"),
+    ({"desc": ["S\x1b\r"]}, "a map is made of S, F, H and G, and has an S"),
+    ({"desc": ["SFFFFFFFFG"]}, "its map is too large for its table"),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), STRANGE)
+def test_a_stranger_s_game_is_made_only_if_harmless_and_fitting(change, text):
+    if "env_id" not in change:
+        change = {"env_kwargs": MODEL["env_kwargs"] | change}
+    with pytest.raises(ValueError) as caught:
+        make_env_from_model(MODEL | change)
     assert text in str(caught.value)
     assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
 
 
 def test_games_of_ours_and_of_the_course_are_made():
-    env = make_env_from_model(small_model(), render_mode="rgb_array")
+    env = make_env_from_model(MODEL, render_mode="rgb_array")
     assert (env.render_mode, env.observation_space.n) == ("rgb_array", 3)
     taxi = {"env_id": "Taxi-v3", "qtable": initialize_q_table(500, 6)}
     assert make_env_from_model(taxi).action_space.n == 6
-    lake = {
-        "env_id": "FrozenLake-v1",
-        "qtable": initialize_q_table(64, 4),
-        "map_name": "8x8",
-    }
-    assert len(make_env_from_model(lake).unwrapped.P[0][0]) == 3  # slippery by default
-    assert len(make_env_from_model(lake | {"slippery": False}).unwrapped.P[0][0]) == 1
+    lake = {"env_id": "FrozenLake-v1", "qtable": initialize_q_table(64, 4)}
+    lake |= {"map_name": "8x8"}
+    for slippery, outcomes in {True: 3, False: 1, None: 3}.items():
+        env = make_env_from_model(lake | {"slippery": slippery})
+        assert len(env.unwrapped.P[0][0]) == outcomes
 
 
-# ======================================================================================
-# hub_utils: the package
-# ======================================================================================
+# ------------------ The package -------------------------------------------------------
 FILES = {"q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4"}
+MARK = hub_utils.OWNER_MARK
+LAKE = {"desc": ["SFG"], "is_slippery": False}
 
 
-def lake_model(seed=0):
-    """The frozenlake recipe as a model; the table is the exact one."""
-    return RECIPES["frozenlake"] | {"seed": seed, "qtable": GOOD_TABLE}
+def small(**changes):
+    """The model of a lake of three cells, whose way is to the right; ... takes a key out."""
+    model = RECIPES["frozenlake"] | {"gamma": 0.5, "n_eval_episodes": 3, "seed": 0}
+    model["qtable"] = [[0.0, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 4]
+    model |= {"env_kwargs": LAKE} | changes
+    return {name: value for name, value in model.items() if value is not ...}
+
+
+def filmed(name="frozenlake", **arguments):
+    """A recipe's environment with a camera, perhaps made with other arguments."""
+    pytest.importorskip("pygame", reason="the renderer of gymnasium[toy-text]")
+    recipe, camera = RECIPES[name], {"render_mode": "rgb_array"}
+    return make_env(recipe["env_id"], **camera, **arguments or recipe["env_kwargs"])
+
+
+def packed(folder, env=LAKE, repo_id=None, fps=1, **changes):
+    """The text of the card in a new package of the small model."""
+    env = filmed(**env) if isinstance(env, dict) else env
+    package_model(small(**changes), env, folder, fps, repo_id=repo_id)
+    return (folder / "README.md").read_bytes().decode()
+
+
+def pushed(folder, repo_id="ann/lake", env=LAKE, fps=1, options=None, **changes):
+    """The URL of the small model; the options are those of push_to_hub."""
+    env = filmed(**env) if isinstance(env, dict) else env
+    return push_to_hub(repo_id, small(**changes), env, fps, folder, **options or {})
+
+
+def metadata(card):
+    return yaml.safe_load(re.split(r"---\r?\n", card)[1])
 
 
 def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("package")
-    (folder / "notes.txt").write_text("mine")
-    assert package_model(lake_model(), filmed(), folder, repo_id="ann/q-lake") == folder
-    return folder
+def names_in(folder):
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
-def test_package_is_the_five_files_and_what_was_there(package):
-    assert {path.name for path in package.iterdir()} == FILES | {"notes.txt"}
-    assert (package / "notes.txt").read_text() == "mine"
-    assert len(frames_of(package / "replay.mp4")[1]) == 7
+def film_of(path):
+    """How many frames a film has, and how many seconds."""
+    return imageio_ffmpeg.count_frames_and_secs(str(path))
 
 
-def test_params_are_all_hyperparameters_without_the_table(package):
-    params = read_json(package / "params.json")
-    assert params.pop("versions")["gymnasium"] == gym.__version__
-    recipe = RECIPES["frozenlake"] | {"map_name": "4x4", "slippery": False}
-    assert params == recipe
-
-
-def test_results_have_the_course_s_keys_and_more(package):
-    results = read_json(package / "results.json")
-    assert re.fullmatch(
-        r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", results.pop("eval_datetime")
-    )
-    assert results.pop("versions")["python"].startswith(f"{sys.version_info[0]}.")
-    assert results == {
+def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert package_model(small(), filmed(**LAKE), str(tmp_path)) == tmp_path
+    assert names_in(tmp_path) == FILES | {"notes.txt"}
+    assert film_of(tmp_path / "replay.mp4") == (3, 3.0)
+    assert load_model(tmp_path / "q-learning.pkl") == small()
+    versions = {"python": platform.python_version(), "gymnasium": gym.__version__}
+    params = small() | {"versions": versions}
+    del params["qtable"]
+    assert read_json(tmp_path / "params.json") == params
+    assert (tmp_path / "params.json").read_text().startswith('{\n  "env_id"')
+    results = read_json(tmp_path / "results.json")
+    assert re.fullmatch(r"20(\d\d-){2}\d\dT(\d\d:){2}\d\dZ", results["eval_datetime"])
+    assert results | {"eval_datetime": ""} == {
         "env_id": "FrozenLake-v1", "mean_reward": 1.0, "std_reward": 0.0, "result": 1.0,
-        "n_eval_episodes": 100,
+        "n_eval_episodes": 3, "eval_datetime": "", "versions": versions,
     }  # fmt: skip
 
 
-def test_result_is_mean_minus_deviation(tmp_path):
-    table = value_iteration(game("taxi"), 0.95)
-    package_model(RECIPES["taxi"] | {"qtable": table}, filmed("taxi"), tmp_path)
-    results = read_json(tmp_path / "results.json")
-    assert round(results["result"], 3) == 4.853
+def test_card_of_a_taxi_is_found_by_the_course_and_has_its_score(tmp_path):
+    env = filmed("taxi")
+    model = RECIPES["taxi"] | {"qtable": value_iteration(env, 0.95)}
+    package_model(model, env, tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert card.count("| 7.56 +/- 2.71 |") == 2 and "likewise | 7.9300 |" in card
-    assert metadata_load(tmp_path / "README.md")["tags"][0] == "Taxi-v3"
+    assert "\n| eval_seed | 100 fixed | " in card
+    assert "over 100 episodes | 7.56 +/- 2.71 |\n" in card
+    assert round(read_json(tmp_path / "results.json")["result"], 3) == 4.853
+    assert card.startswith("---\ntags:\n- Taxi-v3\n")
+    data, course = metadata(card), "reinforcement-learning"
+    assert data["tags"] == ["Taxi-v3", "q-learning", course, "custom-implementation"]
+    (index,) = data["model-index"]
+    metric = {"type": "mean_reward", "name": "mean_reward", "value": "7.56 +/- 2.71"}
+    assert (index["name"], data["pipeline_tag"]) == ("q-Taxi-v3", course)
+    assert index["results"] == [
+        {
+            "task": {"type": course, "name": course},
+            "dataset": {"type": "Taxi-v3", "name": "Taxi-v3"},
+            "metrics": [metric],
+        }
+    ]
 
 
-def test_card_is_found_by_the_paths_of_course_tools(package):
-    meta = metadata_load(package / "README.md")
-    assert meta["tags"] == [
-        "FrozenLake-v1-4x4-no_slippery", "q-learning", "reinforcement-learning",
-        "custom-implementation",
-    ]  # fmt: skip
-    metric = meta["model-index"][0]["results"][0]["metrics"][0]
-    assert (metric["type"], metric["value"]) == ("mean_reward", "1.00 +/- 0.00")
-    assert [float(part) for part in metric["value"].split("+/-")] == [1.0, 0.0]
-    assert meta["pipeline_tag"] == "reinforcement-learning"
-    assert meta["model-index"][0]["name"] == "q-lake"
+def test_card_tells_scores_numbers_and_what_they_mean(tmp_path):
+    ice = LAKE | {"is_slippery": True}
+    table = [[0.0, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]  # and back again
+    card = packed(tmp_path, ice, env_kwargs=ice, qtable=table, max_steps=3)
+    exact = small(max_steps=3, qtable=value_iteration(filmed(**ice), 0.5))
+    mean, std = qlearning.evaluate_model(filmed(**ice), exact)
+    for lines in (
+        "# Q-learning agent for FrozenLake-v1",
+        "4 actions in each of 3 states, improved after every step of its training, and",
+        f"""
+| mean +/- standard deviation over 3 episodes | 0.00 +/- 0.00 |
+| the exact table (value iteration) in the same 3 episodes | {mean:.2f} +/- {std:.2f} |
+| exact mean of this agent within 3 steps, over all starts | 0.0000 |
+| exact mean of the best possible policy, likewise | 0.2593 |
+""".strip(),
+        "| learning_rate | 0.7 | alpha, the share of the TD error to correct |",
+        "| eval_seed | 0, 1, 2, ... | what each evaluated episode starts from |",
+    ):
+        assert f"\n{lines}\n" in card
 
 
-def test_card_tells_what_a_reader_needs(package):
-    card = (package / "README.md").read_text(encoding="utf-8")
-    assert "make_env('FrozenLake-v1', map_name='4x4', is_slippery=False)" in card
-    for line in ("| learning_rate | 0.7 |", "| gamma | 0.95 |", "| seed | 0 |"):
-        assert line in card
-    assert "| exact mean of the best possible policy, likewise | 1.0000 |" in card
-    assert "```sh\npython hub_utils.py package frozenlake\n```" in card
-
-
-def test_usage_snippet_of_the_card_runs_as_it_stands(tmp_path):
-    package_model(lake_model(), filmed(), tmp_path)
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
-    done = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("1.00 +/- 0.00\n", "")
+COMMAND = "```sh\npython hub_utils.py package frozenlake"
 
 
 @pytest.mark.parametrize(
-    ("changes", "command_line"),
+    ("name", "changes", "called", "line"),
     [
-        ({}, "python hub_utils.py package frozenlake\n"),
-        ({"seed": 4}, "package frozenlake --seed 4\n"),
-        ({"n_training_episodes": 7}, "package frozenlake --episodes 7\n"),
-        (
-            {"gamma": 0.5, "min_learning_rate": 0.1},
-            "--min-learning-rate 0.1 --gamma 0.5\n",
-        ),
+        ("frozenlake", {}, "-4x4-no_slippery", f"{COMMAND}\n```"),
+        ("frozenlake", {"seed": 4}, "-4x4-no_slippery", f"{COMMAND} --seed 4\n"),
+        ("frozenlake", {"n_training_episodes": 7}, "-4x4-no_slippery", " --episodes 7\n"),
+        ("frozenlake", {"n_eval_episodes": 5}, "-4x4-no_slippery", f"{COMMAND}\n"),
+        ("frozenlake", {"seed": None}, "-4x4-no_slippery", "No command makes this table again"),
+        ("frozenlake-slippery", {"max_steps": 2}, "-4x4", f"{COMMAND}-slippery --max-steps 2"),
     ],
+)  # fmt: skip
+def test_card_says_which_game_and_which_command(tmp_path, name, changes, called, line):
+    model = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
+    package_model(model, filmed(name), tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert metadata(card)["tags"][0] == f"FrozenLake-v1{called}" and line in card
+
+
+class OwnLake(FrozenLakeEnv):
+    """A game that is none of Gymnasium's, with an argument of its own."""
+
+    def __init__(self, width, render_mode=None):
+        rows = ["S" + "F" * (width - 2) + "G"]
+        super().__init__(render_mode, desc=rows, is_slippery=False)
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments"), [(None, LAKE), (OwnLake, {"width": 3}), (FrozenLakeEnv, LAKE)]
 )
-def test_card_has_the_command_that_makes_the_table_again(
-    tmp_path, changes, command_line
-):
-    package_model(lake_model() | changes, filmed(), tmp_path)
-    assert command_line in (tmp_path / "README.md").read_text(encoding="utf-8")
+def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own, arguments):
+    if own:  # made by no gym.make, and registered by nobody yet
+        env, spec = own(render_mode="rgb_array", **arguments), ("OwnLake-v0", own)
+        card = packed(tmp_path, env, env_id=spec[0], env_kwargs=arguments)
+        made = gym.envs.registration.EnvSpec(*spec)
+        monkeypatch.setitem(gym.registry, spec[0], made)
+    else:
+        card = packed(tmp_path)
+    assert ("the game registered first:\n" in card) == bool(own)
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("snippet.py").write_text(snippet)
+    runpy.run_path("snippet.py")
+    assert "".join(capsys.readouterr()) == "1.00 +/- 0.00\n"
 
 
-def test_a_model_of_the_course_is_packaged_without_a_command(tmp_path):
-    model = {k: v for k, v in lake_model().items() if k not in ("seed", "env_kwargs")}
-    del model["min_learning_rate"]
+def corridor():
+    """An environment without rules or a spec, with a camera."""
+    env = Script((1, 0.0, False, False), (2, 1.0, True, False), actions=4)
+    camera = filmed(**LAKE)
+    camera.reset()
+    env.render_mode, env.render = camera.render_mode, camera.render
+    return env
+
+
+def test_games_without_rules_and_text_that_is_no_markdown(tmp_path):
+    evil = "x\n# INJECTED `rm` <b> | [a](b)\n---\ntags: no"
+    card = packed(tmp_path, corridor(), env_id=evil, env_kwargs={"map_name": evil})
+    assert "over 3 episodes | 1.00 +/- 0.00 |\n\n## Hyper" in card
+    assert film_of(tmp_path / "replay.mp4")[0] == 3
+    assert not re.search("(?m)^# INJECTED|^tags: no", card)
+    assert "<b>" not in re.sub(r"(?s)```.*?```|^---.*?\n---", "", card)
+    assert metadata(card)["tags"][1:3] == ["q-learning", "reinforcement-learning"]
+    assert read_json(tmp_path / "params.json")["env_id"] == evil
+
+
+@pytest.mark.parametrize("says", [{}, {"map_name": "4x4"}, {"slippery": False}])
+def test_a_model_of_the_course_is_packaged_with_what_its_game_says(tmp_path, says):
+    ours = dict.fromkeys(
+        ("env_kwargs", "seed", "min_learning_rate", "initial_value"), ...
+    )
+    model = small(**ours, qtable=GOLDEN, **says)
     before = json.dumps(model)
     package_model(model, filmed(), tmp_path)
-    assert json.dumps(model) == before  # the caller's dictionary is not changed
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "no command makes it again" in card
-    loaded = load_model(tmp_path / "q-learning.pkl")
-    assert loaded["env_kwargs"] == {"map_name": "4x4", "is_slippery": False}
-    assert (loaded["map_name"], loaded["slippery"]) == ("4x4", False)
+    assert json.dumps(model) == before
+    says = {"map_name": "4x4", "slippery": False}
+    arguments = {"map_name": "4x4", "is_slippery": False}
+    packaged = load_model(tmp_path / "q-learning.pkl")
+    assert packaged == model | says | {"env_kwargs": arguments}
 
 
-@pytest.mark.parametrize("name", ["yes", "1.0", "null", "1e3", "q-Taxi_v3"])
-def test_yaml_is_valid_whatever_the_name(tmp_path, name):
-    model = small_model()
-    env = make_env_from_model(model, "rgb_array")
-    package_model(model, env, tmp_path, repo_id=f"ann/{name}")
-    meta = metadata_load(tmp_path / "README.md")
-    assert meta["model-index"][0]["name"] == name
+def test_the_film_is_the_first_of_the_scored_episodes(tmp_path):
+    ice, lengths = LAKE | {"is_slippery": True}, set()
+    for seed in (1, 2, 3):
+        packed(tmp_path, ice, env_kwargs=ice, eval_seed=[seed, 4, 5])
+        env = filmed(**ice)
+        told = list(
+            qlearning.rollout(env, small()["qtable"], env.reset(seed=seed)[0], 99)
+        )
+        assert film_of(tmp_path / "replay.mp4")[0] == len(told) + 1
+        lengths.add(len(told))
+    assert len(lengths) > 1
 
 
-@pytest.mark.parametrize("repo_id", ["noslash", "a/b/c", "ann/my lake", "ann/"])
-def test_packages_are_not_built_for_names_the_hub_refuses(tmp_path, repo_id):
-    with pytest.raises(ValueError, match="NAME/REPO|allows no name"):
-        package_model(lake_model(), filmed(), tmp_path / "new", repo_id=repo_id)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_owner_s_text_and_the_time_of_equal_results_stay(tmp_path):
-    package_model(lake_model(), filmed(), tmp_path)
-    card, results = tmp_path / "README.md", tmp_path / "results.json"
-    owner = "\r\n## Mine\r\n\r\nword   for word, é 中\n".encode()
-    card.write_bytes(card.read_bytes().rstrip(b"\n") + owner)
-    results.write_text(json.dumps(read_json(results) | {"eval_datetime": "long ago"}))
-    before = {name: (tmp_path / name).read_bytes() for name in FILES - {"results.json"}}
-    package_model(lake_model(), filmed(), tmp_path)
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert card.read_bytes().endswith(b"-->" + owner)
-    assert read_json(results)["eval_datetime"] == "long ago"
-    package_model(lake_model() | {"n_eval_episodes": 5}, filmed(), tmp_path)
-    assert card.read_bytes().endswith(b"-->" + owner)
-    assert read_json(results)["eval_datetime"] != "long ago"
+GAMES_DIFFER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
+TAXI_IS_NO_LAKE = GAMES_DIFFER.replace("FrozenLake-v1.*", "Taxi-v3") + re.escape(
+    f"{LAKE}"
+)
+NO_NAME = "NAME/REPO|the Hub allows no name like"
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("text", "how"),
     [
-        ({"qtable": [[0.0]]}, "needs 16 x 4"),
-        ({"max_steps": 0}, "max_steps must be"),
-        ({"qtable": "no"}, "not a list of rows"),
-        ({"eval_seed": [1, 2]}, "only 2 seeds"),
+        (TAXI_IS_NO_LAKE, {"env_id": "Taxi-v3", "env_kwargs": {}}),
+        (GAMES_DIFFER, {"env_kwargs": LAKE | {"desc": ["SHG"]}}),
+        (GAMES_DIFFER, {"env_kwargs": LAKE | {"is_slippery": True}}),
+        (GAMES_DIFFER, {"env_kwargs": {"desc": ["SFG"]}}),  # Gymnasium's is slippery
+        (GAMES_DIFFER, {"env_kwargs": ..., "slippery": True}),
+        (GAMES_DIFFER, {"env_kwargs": ..., "map_name": "4x4"}),
+        (GAMES_DIFFER, {"env": LAKE | {"max_episode_steps": 9}}),
+        ("the Q-table is 1 x 4", {"qtable": [[0.0] * 4]}),
+        ("not a list of rows", {"qtable": "no"}),
+        ("max_steps must be", {"max_steps": 0}),
+        ("gamma must be", {"gamma": "0.5"}),
+        ("the model lacks gamma", {"gamma": ...}),
+        ("the model lacks eval_seed", {"eval_seed": ...}),
+        ("with env_id and qtable", {"env_id": ...}),
+        ("only 2 seeds", {"eval_seed": [1, 2]}),
+        ("eval_seed is not a list of whole numbers", {"eval_seed": [0, 1, "2"]}),
+        ("eval_seed is not a list of whole numbers", {"eval_seed": 5}),
+        ("env_kwargs are no dictionary", {"env_kwargs": 3}),
+        ('render_mode="rgb_array"', {"env": make_env("FrozenLake-v1", **LAKE)}),
+        ("fps must be", {"fps": 0}),
+        (NO_NAME, {"repo_id": "noslash"}),
+        (NO_NAME, {"repo_id": "a/b/c"}),
+        (NO_NAME, {"repo_id": "ann/"}),
+        (NO_NAME, {"repo_id": "ann/my lake"}),
+        (NO_NAME, {"repo_id": None}),
+        ("a commit message is a text", {"options": {"commit_message": " "}}),
+        ("a commit message is a text", {"options": {"commit_message": 7}}),
+        ("the token is damaged", {"options": {"token": "hf_wr\nite"}}),
+        ("the token is damaged", {"options": {"token": "hf_wr\u00efte"}}),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_packaged_or_pushed(hub, tmp_path, text, how):
+    for call in (packed, pushed):
+        if call is pushed or "options" not in how and how.get("repo_id", "ann/lake"):
+            with pytest.raises(ValueError, match=text) as caught:
+                call(tmp_path / "hub", **how)
+            assert "\n" not in str(caught.value)
+    assert hub.requests == [] and names_in(tmp_path) == set()
+
+
+def test_retired_names_are_the_same_game(tmp_path):
+    env = game("taxi")
+    for env_id in ("Taxi-v3", "Taxi-v4")[: 1 + ("Taxi-v4" in gym.registry)]:
+        model = RECIPES["taxi"] | {"env_id": env_id}
+        hub_utils.check_same_game(model, env)
+
+
+def test_the_same_results_keep_their_time(tmp_path):
+    packed(tmp_path)
+    before = read_json(tmp_path / "results.json") | {"eval_datetime": "long ago"}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    packed(tmp_path, seed=7)
+    assert read_json(tmp_path / "results.json") == before
+    packed(tmp_path, n_eval_episodes=2)
+    assert read_json(tmp_path / "results.json")["eval_datetime"] != "long ago"
+
+
+OWN = "\r\n## Mine\r\n\r\nwords   of é and 中, `code`, ---\n" + MARK + "\nmore\n"
+OTHERS = "license: mit  # yes\nlanguage:\n- en\ndatasets: [a/b]\ntags:\n- mine\n"
+
+
+@pytest.mark.parametrize("call", [packed, pushed])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+def test_what_the_owner_wrote_stays_with_the_agent(hub, tmp_path, call, newline):
+    first = packed(tmp_path, repo_id="ann/lake")
+    written = first.replace("tags:\n", OTHERS, 1).rstrip("\n") + OWN
+    written = written.replace("\r\n", "\n").replace("\n", newline).encode()
+    if call is packed:
+        (tmp_path / "README.md").write_bytes(written)
+    else:
+        hub.commit("ann/lake", {"README.md": written})
+    for seed in (1, 2, 2):
+        call(tmp_path, repo_id="ann/lake", seed=seed)
+        card = (tmp_path / "README.md").read_bytes().decode()
+        assert card.partition(MARK)[2] == written.decode().partition(MARK)[2]
+        assert f"| seed | {seed} |" in card and "license: mit  # yes" in card
+        data = metadata(card)
+        assert (data["language"], data["datasets"]) == (["en"], ["a/b"])
+        assert data["tags"] == metadata(first)["tags"] + ["mine"]
+    if call is pushed:
+        assert len(hub.repos["ann/lake"]) == 4  # the third push changed nothing
+        assert hub.find("ann/lake")[1]["README.md"].decode() == card
+        call(tmp_path, repo_id="ann/pond")
+        pond = hub.find("ann/pond")[1]["README.md"].decode()
+        assert pond.endswith(MARK + "\n\n") and "mit" not in pond
+
+
+@pytest.mark.parametrize("by", ["another agent", "another game", "hand"])
+def test_words_do_not_follow_another_agent_and_are_not_lost(tmp_path, capsys, by):
+    repo_id = "ann/pond" if by == "another agent" else "ann/lake"
+    ice = LAKE | {"is_slippery": by == "another game"}
+    written = packed(tmp_path, ice, repo_id, env_kwargs=ice) + "mine\n"
+    if by == "hand":
+        written = "---\ntags: q-learning\n---\nmine\n"
+    (tmp_path / "README.md").write_text(written, encoding="utf-8")
+    assert packed(tmp_path, repo_id="ann/lake").endswith(MARK + "\n\n")
+    (kept,) = names_in(tmp_path) - FILES
+    assert (tmp_path / kept).read_text("utf-8") == written
+    assert kept in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["", "---\n{license: mit, tags: [mine]}\n---\n"])
+def test_a_handwritten_card_on_the_website_goes_below_the_mark_once(
+    hub, tmp_path, data
+):
+    hub.commit("ann/lake", {"README.md": f"{data}# My lake\n\nNo mark.\n".encode()})
+    for seed in (1, 2):
+        pushed(tmp_path, seed=seed)
+    card = hub.find("ann/lake")[1]["README.md"].decode()
+    above, words = card.split(MARK)
+    assert words.strip() == "# My lake\n\nNo mark." and "No mark" not in above
+    assert not data or metadata(card)["license"] == "mit"
+    assert not data or metadata(card)["tags"][4:] == ["mine"]
+
+
+NO_CARD = "README.md is no agent's card: take another folder"
+NO_YAML = "the metadata on top of .*README.md.* is broken"
+NO_UTF8 = "README.md.* is not written in UTF-8: save it in UTF-8 first"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"# My project\n\nNothing to do with agents.\n", NO_CARD),
+        (b"---\nlicense: mit\n---\n# My project\n", NO_CARD),
+        (b"---\ntags: [q-learning\n---\n# Agent\n", NO_YAML),
+        (b"---\n- q-learning\n---\n# Agent\n", NO_YAML),
+        ("---\ntags: [q-learning]\n---\ncafé".encode("latin-1"), NO_UTF8),
+        ("---\ntags: [q-learning]\n---\ncafé".encode("utf-16"), NO_UTF8),
     ],
 )
-def test_bad_models_leave_no_package(tmp_path, change, text):
-    with pytest.raises(ValueError, match=text):
-        package_model(lake_model() | change, filmed(), tmp_path / "new")
-    with pytest.raises(ValueError, match="lacks eval_seed"):
-        package_model(
-            {k: v for k, v in lake_model().items() if k != "eval_seed"},
-            filmed(),
-            tmp_path,
-        )
-    assert not (tmp_path / "new").exists()
+def test_cards_that_are_not_replaced(hub, tmp_path, content, text):
+    (tmp_path / "README.md").write_bytes(content)
+    for call in (packed, pushed):
+        with pytest.raises(ValueError, match=text):
+            call(tmp_path)
+    assert hub.requests == [] and names_in(tmp_path) == {"README.md"}
+    assert (tmp_path / "README.md").read_bytes() == content
+    if text != NO_CARD:  # on the website every card is one
+        hub.commit("ann/lake", {"README.md": content})
+        with pytest.raises(ValueError, match=f"{text}|of ann/lake"):
+            pushed(tmp_path / "hub")
+        assert len(hub.repos["ann/lake"]) == 2
+        assert names_in(tmp_path) == {"README.md"}
 
 
-def test_packaging_without_a_renderable_game_says_how(tmp_path):
-    with pytest.raises(ValueError, match="rgb_array"):
-        package_model(lake_model(), game("frozenlake"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+def seeds_in(folder):
+    """The training seeds that the model, its parameters and its card tell: one, if whole."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    told = int(re.search(r"\| seed \| (\d+) \|", card)[1])
+    model = load_model(folder / "q-learning.pkl")
+    return {told, model["seed"], read_json(folder / "params.json")["seed"]}
 
 
-# ======================================================================================
-# hub_utils: the Hub, which here is a real HTTP server on this machine
-# ======================================================================================
-class Hub(ThreadingHTTPServer):
-    """As much of the Hub as its client needs, with the commits of each repo in a list."""
+@pytest.mark.parametrize("renaming", range(6))
+def test_an_interrupted_packager_leaves_one_whole_package(
+    tmp_path, monkeypatch, renaming
+):
+    packed(tmp_path, seed=1)
+    replace, done = os.replace, []
 
-    daemon_threads = True
+    def interrupted(*paths):
+        if Path(paths[1]).parent == tmp_path:
+            done.append(paths)
+        if len(done) > renaming:
+            raise KeyboardInterrupt
+        replace(*paths)
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.repos = {}  # repo id -> [{path: content}, ...], one for each commit
-        self.private = {}
-        self.role, self.failures, self.requests = "write", {}, []
-        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
-
-    def failure(self, method, path):
-        found = [
-            how
-            for (m, part), how in self.failures.items()
-            if m == method and part in path
-        ]
-        return found[0] if found else None
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", interrupted)
+        packed(tmp_path, seed=2)
+    (tmp_path / ".package.unfinished").mkdir(exist_ok=True)  # what a power cut leaves
+    with hub_utils.arriving_whole(tmp_path, "package"):  # whoever comes next
+        pass
+    assert names_in(tmp_path) == FILES
+    assert seeds_in(tmp_path) == {1 if renaming == 0 else 2}
 
 
-def git_sha1(content):
+def test_a_second_packager_waits_for_the_first(tmp_path):
+    env, second = filmed(**LAKE), threading.Thread(target=packed, args=[tmp_path])
+    render = env.unwrapped.render
+
+    def slow():
+        if (tmp_path / ".package.unfinished").exists() and not second.ident:
+            second.start()
+            second.join(0.2)  # it does not end before the first has
+            assert second.is_alive() and names_in(tmp_path).isdisjoint(FILES)
+        return render()
+
+    env.unwrapped.render = slow
+    packed(tmp_path, env, seed=5)
+    second.join(30)
+    assert names_in(tmp_path) == FILES and seeds_in(tmp_path) == {0}
+
+
+# ------------------ The Hub on loopback, as strict as the real one --------------------
+# A real HTTP server, to which the real huggingface_hub speaks. It has two addresses: the
+# Hub itself, and the store, where large files (Git LFS) go by signed links, without a
+# token. Every repo is a list of commits, and a commit is a dictionary: path -> content.
+# The client's own upload of large files warns of itself, which `-W error` would not have.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+TOKENS = {"hf_write": "write", "hf_read": "read"}  # Ann's, who is also in the club
+ATTRIBUTES = b"*.pkl filter=lfs diff=lfs merge=lfs -text\n*.mp4 filter=lfs -text\n"
+
+
+def sha1(content):
+    """The name that git gives to a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def sha256(content):
+    """The name that Git LFS gives to a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Refused(Exception):
+    """An answer of the Hub's: its args are status, content and headers."""
+
+
+def refusal(status, message, code=None, **headers):
+    headers |= {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+    return Refused(status, {"error": message}, headers)
+
+
+NO_PAGE = "Sorry, we can't find the page you are looking for."
+
+
+class Hub:
+    """The repos, and the answers to all requests about them."""
+
+    def __init__(self):
+        self.repos, self.store = {}, {}  # in the store: sha256 -> content
+        self.private, self.gated = set(), set()  # repo ids
+        self.attributes = ATTRIBUTES  # of a new repo: which of its files are large
+        self.transfer = "basic"  # how they are uploaded; "xet" is the other way
+        self.failures = {}  # (method, part of the path) -> what happens there instead
+        self.requests, self.messages, self.pauses = [], [], []
+        self.stopped = threading.Event()
+        self.servers = [
+            ThreadingHTTPServer(("127.0.0.1", 0), HubHandler) for _ in ("hub", "store")
+        ]
+        self.url, self.store_url = (
+            f"http://127.0.0.1:{server.server_port}" for server in self.servers
+        )
+        for server in self.servers:
+            server.hub = self
+            threading.Thread(target=server.serve_forever, args=[0.01]).start()
+
+    def stop(self):
+        self.stopped.set()
+        while self.servers:
+            server = self.servers.pop()
+            server.shutdown()
+            server.server_close()
+
+    def commit(self, repo, files):
+        """Add a commit, to a new repo if need be; its id comes back."""
+        commits = self.repos.setdefault(repo, [{".gitattributes": self.attributes}])
+        commits.append(commits[-1] | files)
+        return self.find(repo)[0]
+
+    def find(self, repo, revision="main"):
+        """The id of a commit and its files."""
+        for number, files in reversed(list(enumerate(self.repos[repo]))):
+            commit_id = sha1(f"{repo} {number}".encode())
+            if revision in ("main", commit_id):
+                return commit_id, files
+        raise refusal(404, "Invalid rev id", "RevisionNotFound")
+
+    def is_large(self, repo, path):
+        lines = self.find(repo)[1][".gitattributes"].decode().splitlines()
+        return any(fnmatch.fnmatch(path, line.split()[0]) for line in lines)
+
+    def check_may_write(self, repo, token):
+        if not token:
+            raise refusal(401, "Invalid username or password.")
+        if TOKENS[token] != "write" or repo.split("/")[0] not in ("ann", "club"):
+            raise refusal(403, "You don't have the rights to do that")
+
+    def answer(self, method, parts, body, token):
+        """(status, content, headers); a content that is not bytes travels as JSON."""
+        if token and token not in TOKENS:
+            raise refusal(401, "Invalid credentials in Authorization header")
+        match method, *parts:
+            case (("GET" | "PUT"), "store", name):
+                if token or (sha256(body) != name if body else name not in self.store):
+                    raise refusal(400, "a link is for one file, and needs no token")
+                content = self.store.setdefault(name, body)
+                return 200, b"" if body else content, {}
+            case "GET", "api", "whoami-v2":
+                if not token:
+                    raise refusal(401, "Invalid username or password.")
+                auth = {"accessToken": {"role": TOKENS[token]}}
+                user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
+                return 200, user | {"auth": auth}, {}
+            case "POST", "api", "validate-yaml":
+                errors = yaml_errors(json.loads(body)["content"])
+                return 400 if errors else 200, {"errors": errors, "warnings": []}, {}
+            case "POST", "api", "repos", "create":
+                asked = json.loads(body)
+                repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
+                self.check_may_write(repo, token)
+                page = {"url": f"{self.url}/{repo}"}
+                if repo in self.repos:
+                    return 409, page | {"error": "You already created this repo"}, {}
+                self.repos[repo] = [{".gitattributes": self.attributes}]
+                self.set_visibility(repo, asked)
+                return 200, page, {}
+            case _, "api", "models", owner, name, *action:
+                pass
+            case _, owner, name, ("info" | "resolve") as word, *more:
+                name, action = name.removesuffix(".git"), [word, *more]
+            case _:
+                raise refusal(404, NO_PAGE)
+        repo, verb = f"{owner}/{name}", action[0] if action else "info"
+        if repo not in self.repos or (repo in self.private and not token):
+            no = (404, "Repository not found") if token else (401, "Invalid password.")
+            raise refusal(*no, "RepoNotFound")
+        if repo in self.gated and verb in ("resolve", "revision"):
+            raise refusal(403, "Access to this model is restricted", "GatedRepo")
+        if method not in ("GET", "HEAD") or verb == "xet-write-token":
+            self.check_may_write(repo, token)
+        if verb == "commit":
+            return self.answer_commit(repo, *map(json.loads, body.splitlines()))
+        return self.answer_about(repo, method, action, json.loads(body or "{}"))
+
+    def set_visibility(self, repo, asked):
+        """Newer clients say visibility, older ones private."""
+        if asked.get("private") or asked.get("visibility") == "private":
+            self.private.add(repo)
+        elif {"private", "visibility"} & asked.keys():
+            self.private.discard(repo)
+
+    def answer_about(self, repo, method, action, asked):
+        """The answer about a repo that is there, to somebody who may ask it."""
+        match method, *action:
+            case ("GET",) | ("GET", "revision", _):
+                commit_id, files = self.find(repo, *action[1:])
+                about = {"id": repo, "sha": commit_id, "private": repo in self.private}
+                siblings = [{"rfilename": path} for path in files]
+                return 200, about | {"siblings": siblings}, {}
+            case "PUT", "settings":
+                self.set_visibility(repo, asked)
+                return 200, {"private": repo in self.private}, {}
+            case "POST", "preupload", "main":
+                files, answers = self.find(repo)[1], []
+                for path in [file["path"] for file in asked["files"]]:
+                    large = self.is_large(repo, path)
+                    name = sha256 if large else sha1
+                    answer = {"path": path, "shouldIgnore": False}
+                    answer["uploadMode"] = "lfs" if large else "regular"
+                    answer["oid"] = name(files[path]) if path in files else None
+                    answers.append(answer)
+                return 200, {"files": answers}, {}
+            case "POST", "info", "lfs", "objects", "batch":
+                verify = f"{self.url}/{repo}.git/info/lfs/objects/verify"
+                for file in asked["objects"]:
+                    if file["oid"] not in self.store:
+                        upload = {"href": f"{self.store_url}/store/{file['oid']}"}
+                        file["actions"] = {"upload": upload, "verify": {"href": verify}}
+                transfer = self.transfer if "xet" in asked["transfers"] else "basic"
+                return 200, {"transfer": transfer, "objects": asked["objects"]}, {}
+            case "POST", "info", "lfs", "objects", "verify":
+                self.stored(asked)
+                return 200, {}, {}
+            case (("GET" | "HEAD"), "resolve", revision, *parts):
+                commit_id, files = self.find(repo, revision)
+                path, headers = "/".join(parts), {"X-Repo-Commit": commit_id}
+                if path not in files:
+                    raise refusal(404, "Entry not found", "EntryNotFound", **headers)
+                content, name = files[path], sha256(files[path])
+                headers["ETag"] = f'"{sha1(content)}"'
+                if name not in self.store:
+                    return 200, content, headers
+                headers["X-Linked-Etag"] = f'"{name}"'
+                headers["X-Linked-Size"] = len(content)
+                return (
+                    302,
+                    b"",
+                    headers | {"Location": f"{self.store_url}/store/{name}"},
+                )
+            case _:
+                raise refusal(404, NO_PAGE)
+
+    def stored(self, file):
+        """The large file that was announced, if it is all there."""
+        content = self.store.get(file["oid"], b"")
+        if len(content) != file["size"]:
+            raise refusal(400, "LFS pointer pointed to a file that does not exist")
+        return content
+
+    def answer_commit(self, repo, header, *lines):
+        """A commit of small files, which come with it, and large ones, from the store."""
+        if header["value"].get("parentCommit") not in (None, self.find(repo)[0]):
+            raise refusal(412, "A commit has happened since. Please refresh.")
+        files = {}
+        for key, file in [(line["key"], line["value"]) for line in lines]:
+            if key != ("lfsFile" if self.is_large(repo, file["path"]) else "file"):
+                raise refusal(400, f"{file['path']} was sent as {key}")
+            content = base64.b64decode(file.get("content", ""))
+            files[file["path"]] = content if key == "file" else self.stored(file)
+        self.messages.append(header["value"]["summary"])
+        commit_id = self.commit(repo, files)
+        page = f"{self.url}/{repo}/commit/{commit_id}"
+        return 200, {"commitOid": commit_id, "commitUrl": page}, {}
+
+
+def yaml_errors(card):
+    """What the Hub has to say against a card's metadata."""
+    found = re.match(r"---\r?\n(.*?)^---", card, re.DOTALL | re.MULTILINE)
+    try:
+        good = isinstance(yaml.safe_load(found[1] if found else "{}"), dict)
+        return [] if good else [{"message": "the metadata are no dictionary"}]
+    except yaml.YAMLError as error:
+        return [{"message": str(error)}]
+
+
 class HubHandler(BaseHTTPRequestHandler):
+    """Reads a request and answers it in one packet; the connection stays open."""
+
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
-        pass
-
-    def answer(self, status, content=b"", **headers):
-        if not isinstance(content, bytes):
-            content = json.dumps(content).encode()
-        self.send_response(status)
-        headers.setdefault("Content_Length", len(content))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        """Stderr belongs to the program under test."""
 
     def handle_request(self):
-        hub, path = self.server, self.path.split("?")[0]
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        hub, path = self.server.hub, self.path.split("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         hub.requests.append((self.command, path))
-        failure = hub.failure(self.command, path)
-        if failure == "cut":
-            self.close_connection = True
-            return self.connection.shutdown(socket.SHUT_RDWR)
-        if failure:
-            return self.answer(failure, {"error": "as the test wants it"})
-        if path == "/api/whoami-v2":
-            if self.headers.get("Authorization") != "Bearer hf_secret":
-                return self.answer(401, {"error": "who?"})
-            token = {"accessToken": {"role": hub.role}}
-            orgs = [{"name": "club"}]
-            return self.answer(
-                200, {"type": "user", "name": "ann", "orgs": orgs, "auth": token}
-            )
-        if path == "/api/repos/create":
-            asked = json.loads(body)
-            repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
-            existed = repo in hub.repos
-            hub.repos.setdefault(repo, [])
-            secret = asked.get("private") or asked.get("visibility") == "private"
-            hub.private.setdefault(repo, secret)
-            return self.answer(409 if existed else 200, {"url": f"{hub.url}/{repo}"})
-        if path == "/api/validate-yaml":
-            return self.answer(200, {"errors": [], "warnings": []})
-        if found := re.fullmatch(
-            r"/api/models/(.+?/.+?)/(preupload|commit|revision|tree)/.+", path
-        ):
-            repo, action = found.groups()
-            files = (hub.repos.get(repo) or [{}])[-1]
-            if action == "preupload":
-                asked = [file["path"] for file in json.loads(body)["files"]]
-                modes = [
-                    {"path": name, "uploadMode": "regular", "shouldIgnore": False,
-                     "oid": git_sha1(files[name]) if name in files else None}
-                    for name in asked
-                ]  # fmt: skip
-                return self.answer(200, {"files": modes})
-            if action == "commit":
-                lines = [json.loads(line) for line in body.splitlines()]
-                new = {
-                    line["value"]["path"]: base64.b64decode(line["value"]["content"])
-                    for line in lines
-                    if line["key"] == "file"
-                }
-                hub.message = lines[0]["value"]["summary"]
-                hub.repos[repo].append(files | new)
-                oid = self.sha(repo, len(hub.repos[repo]))
-                return self.answer(
-                    200,
-                    {"commitOid": oid, "commitUrl": f"{hub.url}/{repo}/commit/{oid}"},
-                )
-            sha = self.sha(repo, len(hub.repos[repo]))
-            if action == "tree":
-                tree = [
-                    {
-                        "type": "file",
-                        "path": name,
-                        "size": len(files[name]),
-                        "oid": git_sha1(files[name]),
-                    }
-                    for name in files
-                ]
-                return self.answer(200, tree)
-            siblings = [{"rfilename": name} for name in files]
-            return self.answer(200, {"id": repo, "sha": sha, "siblings": siblings})
-        if path.startswith("/api/models/"):
-            repo = path.removeprefix("/api/models/")
-            if repo in hub.repos:
-                return self.answer(200, {"id": repo})
-            return self.answer(404, X_Error_Code="RepoNotFound")
-        if found := re.fullmatch(r"/(.+?/.+?)/resolve/(.+?)/(.+)", path):
-            return self.resolve(*found.groups())
-        return self.answer(200, {})
+        how = None
+        for (method, part), failure in hub.failures.items():
+            if method == self.command and part in path:
+                how = failure
+        try:
+            match how:
+                case "cut" | "silence":
+                    if how == "silence":
+                        hub.stopped.wait(30)
+                    self.close_connection = True
+                    return self.connection.shutdown(socket.SHUT_RDWR)
+                case int():
+                    raise refusal(how, "as the test wants it")
+                case bytes() | dict() | list():  # HTML of a hotel's Wi-Fi, say
+                    answer = 200, how, {}
+                case _:
+                    if how:  # what happens on the website just before
+                        how()
+                    answer = hub.answer(self.command, path[1:].split("/"), body, token)
+        except Refused as refused:
+            answer = refused.args
+        status, content, headers = answer
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+        headers = {"Content-Length": len(content)} | headers
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        content = b"" if self.command == "HEAD" else content
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + content)
 
-    do_GET = do_POST = do_HEAD = handle_request
-
-    @staticmethod
-    def sha(repo, number):
-        return hashlib.sha1(f"{repo} {number}".encode()).hexdigest()
-
-    def resolve(self, repo, revision, name):
-        commits = self.server.repos.get(repo)
-        if not commits:
-            return self.answer(404, X_Error_Code="RepoNotFound")
-        shas = [self.sha(repo, number) for number in range(1, len(commits) + 1)]
-        files = commits[-1] if revision == "main" else commits[shas.index(revision)]
-        sha = shas[-1] if revision == "main" else revision
-        if name not in files:
-            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
-        etag = f'"{git_sha1(files[name])}"'
-        return self.answer(200, files[name], X_Repo_Commit=sha, ETag=etag)
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The Hub on loopback, and a client whose cache and token lie in a temporary folder."""
-    server = Hub()
-    constants = huggingface_hub.constants
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    for module in (constants, huggingface_hub.file_download):  # its home, by version
-        monkeypatch.setattr(
-            module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False
-        )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-    monkeypatch.setattr(
-        time, "sleep", lambda _: None
-    )  # the client's pauses between tries
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "token").write_text("hf_secret")
-    server.cache = tmp_path / "hf" / "hub"
-    server.command_env = os.environ | {
-        "HF_ENDPOINT": server.url,
-        "HF_HOME": str(tmp_path / "hf"),
-    }
-    yield server
-    server.shutdown()
-    server.server_close()
+def hub(tmp_path_factory, monkeypatch):
+    """A Hub of the test's own, and a client that sees nothing of this machine's settings."""
+    hub, home = Hub(), tmp_path_factory.mktemp("home")
+    (home / "token").write_text("hf_write")
+    for name in list(os.environ):
+        if re.match("HF_|HUGGING|TRANSFORMERS_|.*_PROXY$", name, re.IGNORECASE):
+            monkeypatch.delenv(name)
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NO_PROXY": "*"}
+    for name, value in (settings | {"HF_HUB_DISABLE_XET": "1"}).items():
+        monkeypatch.setenv(name, value)
+    importlib.reload(constants)  # where the client reads its environment
+    for module in ("file_download", "utils.tqdm"):  # which keep copies of some
+        module = sys.modules[f"huggingface_hub.{module}"]
+        for name in filter(str.isupper, vars(constants).keys() & vars(module).keys()):
+            monkeypatch.setattr(module, name, getattr(constants, name))
+    utils = huggingface_hub.utils
+    close = getattr(utils, "close_session", None) or utils.reset_sessions
+    close()  # a connection keeps the settings that it was made with
+    monkeypatch.setattr(time, "sleep", hub.pauses.append)  # between the client's tries
+    hub.home, hub.command_env = home, dict(os.environ)
+    yield hub
+    close()
+    hub.stop()
+    monkeypatch.undo()
+    importlib.reload(constants)
 
 
-def push(tmp_path, repo_id="ann/q-lake", model=None, **more):
-    return push_to_hub(
-        repo_id, model or lake_model(), filmed(), 1, tmp_path / "hub", **more
-    )
+# ------------------ Push and load: the Hub --------------------------------------------
+@pytest.mark.parametrize("attributes", [ATTRIBUTES, b""], ids=["large", "small"])
+def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, capfd, attributes):
+    hub.attributes = attributes
+    (tmp_path / "notes.txt").write_text("mine")
+    assert pushed(tmp_path) == f"{hub.url}/ann/lake"
+    assert "".join(capfd.readouterr()) == ""  # a notebook shows what comes back
+    _, commit = hub.repos["ann/lake"]
+    here = {name: (tmp_path / name).read_bytes() for name in FILES}
+    assert commit == here | {".gitattributes": attributes}
+    large = {"q-learning.pkl", "replay.mp4"} if attributes else set()
+    assert hub.store.keys() == {sha256(commit[name]) for name in large}
+    assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
+    assert hub.messages == ["Upload a Q-learning agent"]
+    assert names_in(hub.home) <= {"token", ".agent_harnesses.json"}
 
 
-def test_push_uploads_the_five_files_in_one_commit(hub, tmp_path, capsys):
-    (tmp_path / "hub").mkdir()
-    (tmp_path / "hub" / "notes.txt").write_text("mine")
-    assert push(tmp_path) == f"{hub.url}/ann/q-lake"
-    captured = capsys.readouterr()
-    assert f"{hub.url}/ann/q-lake" in captured.out
-    assert "hf_secret" not in captured.out + captured.err
-    (commit,) = hub.repos["ann/q-lake"]
-    assert set(commit) == FILES
-    assert commit == {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
-    assert b'load_from_hub("ann/q-lake")' in commit["README.md"]
-    paths = [path for _, path in hub.requests]
-    assert paths.index("/api/whoami-v2") < paths.index("/api/repos/create")
-    assert not hub.cache.exists()  # a push never writes into the client's cache
+def test_an_unchanged_push_makes_no_commit_from_whatever_folder(hub, tmp_path):
+    for folder in ("hub", "hub", "another"):
+        pushed(tmp_path / folder)
+        assert len(hub.repos["ann/lake"]) == 2
+    pushed(tmp_path / "hub", seed=5)
+    assert len(hub.repos["ann/lake"]) == 3
 
 
-def test_push_again_unchanged_makes_no_commit(hub, tmp_path):
-    push(tmp_path)
-    push(tmp_path)
-    push_to_hub(
-        "ann/q-lake", lake_model(), filmed(), local_repo_path=tmp_path / "another"
-    )
-    assert len(hub.repos["ann/q-lake"]) == 1
+def test_load_gives_the_latest_and_old_revisions_stay(hub, tmp_path):
+    pushed(tmp_path)
+    old = hub.find("ann/lake")[0]
+    assert load_from_hub("ann/lake") == small()
+    pushed(tmp_path, seed=5)
+    assert load_from_hub("ann/lake") == small(seed=5)
+    path = huggingface_hub.hf_hub_download("ann/lake", "q-learning.pkl", revision=old)
+    assert load_model(path) == small()
+    blobs = [path.read_bytes() for path in hub.home.rglob("blobs/*")]
+    assert {p.name for p in hub.home.rglob("blobs/*")} == {sha256(b) for b in blobs}
 
 
-def test_push_again_changed_keeps_the_owner_s_text(hub, tmp_path):
-    push(tmp_path)
-    page = hub.repos["ann/q-lake"][0]
-    owner = b"\n# My notes\r\nas I wrote them"
-    hub.repos["ann/q-lake"].append(page | {"README.md": page["README.md"] + owner})
-    push(tmp_path, model=lake_model(seed=5))
-    assert len(hub.repos["ann/q-lake"]) == 3
-    card = hub.repos["ann/q-lake"][-1]["README.md"]
-    assert card.endswith(owner) and b"--seed 5" in card
+def test_what_is_written_on_the_website_meanwhile_is_not_overwritten(hub, tmp_path):
+    pushed(tmp_path)
+    edit = functools.partial(hub.commit, "ann/lake", {"README.md": b"# Edited\n"})
+    hub.failures["POST", "/preupload/"] = edit
+    with pytest.raises(ConnectionError, match="has just been changed: .*push again"):
+        pushed(tmp_path, seed=5)
+    assert hub.find("ann/lake")[1]["README.md"] == b"# Edited\n"
 
 
-def test_load_gives_the_model_and_old_revisions_stay(hub, tmp_path):
-    push(tmp_path)
-    first = load_from_hub("ann/q-lake")
-    assert first["qtable"] == GOOD_TABLE and first["seed"] == 0
-    push(tmp_path, model=lake_model(seed=5))
-    assert load_from_hub("ann/q-lake")["seed"] == 5
-    api = huggingface_hub.HfApi()
-    old = api.hf_hub_download(
-        "ann/q-lake", "q-learning.pkl", revision=HubHandler.sha("ann/q-lake", 1)
-    )
-    assert load_model(old)["seed"] == 0
-    blobs = list(hub.cache.rglob("blobs/*"))
-    assert len(blobs) == 2
-    for blob in blobs:
-        assert git_sha1(blob.read_bytes()) == blob.name
-    env = make_env_from_model(first)
-    assert qlearning.evaluate_model(env, first) == (1.0, 0.0)
+def test_message_privacy_and_organization(hub, tmp_path):
+    options = {"commit_message": "better", "private": True}
+    assert pushed(tmp_path, "club/lake", options=options) == f"{hub.url}/club/lake"
+    assert hub.private == {"club/lake"} and hub.messages == ["better"]
+    pushed(tmp_path, "club/lake", seed=5)  # as it is
+    pushed(tmp_path, options={"token": "hf_write", "private": False})
+    assert hub.private == {"club/lake"}
+    for repo_id, private in (("ann/lake", True), ("club/lake", False)):
+        with pytest.raises(ValueError, match=f"{repo_id} is .*: make it .* first"):
+            pushed(tmp_path, repo_id, options={"private": private})
+    assert hub.private == {"club/lake"}
 
 
-def test_commit_message_privacy_and_organization(hub, tmp_path):
-    push(tmp_path, "club/lake", commit_message="better", private=True)
-    assert (hub.message, hub.private["club/lake"]) == ("better", True)
-    push(tmp_path, token="hf_secret")
-    assert not hub.private["ann/q-lake"]
+NO_TOKEN = "there is no token to push with: run `hf auth login`"
+UNKNOWN = "the Hub does not know this token: run `hf auth login` again"
 
 
-def test_everything_is_tried_here_before_the_repo_is_created(hub, tmp_path):
-    with pytest.raises(ValueError, match="rgb_array"):
-        push_to_hub("ann/q-lake", lake_model(), game("frozenlake"), 1, tmp_path / "hub")
-    assert hub.repos == {}
+@pytest.mark.parametrize(
+    ("token", "stored", "repo_id", "text"),
+    [
+        (None, "", "ann/lake", NO_TOKEN),
+        (None, "hf_old", "ann/lake", UNKNOWN),
+        ("hf_wrong", "hf_write", "ann/lake", UNKNOWN),
+        ("hf_read", "", "ann/lake", "your token can only read: make one with the write"),
+        (None, "hf_write", "bob/lake", "bob/lake is not yours: you can push to ann, club"),
+    ],
+)  # fmt: skip
+def test_tokens_that_do_not_do(hub, tmp_path, capfd, token, stored, repo_id, text):
+    (hub.home / "token").write_text(stored)
+    with pytest.raises(PermissionError) as caught:
+        pushed(tmp_path / "hub", repo_id, options={"token": token})
+    assert str(caught.value).startswith(text)
+    assert hub.repos == {} and names_in(tmp_path) == set()
+    assert "hf_" not in str(caught.value) + "".join(capfd.readouterr())
+
+
+def test_in_a_notebook_one_logs_in_otherwise(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils.is_notebook", lambda: True)
+    path = HERE / "hub_utils.py"
+    spec = importlib.util.spec_from_file_location("hub_utils_in_a_notebook", path)
+    notebook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(notebook)
+    (hub.home / "token").unlink()
+    with pytest.raises(PermissionError, match=r"push with: run notebook_login\(\)"):
+        notebook.push_to_hub("ann/lake", small(), filmed(**LAKE), 1, tmp_path)
+
+
+def put_model(hub, repo="ann/lake", **changes):
+    """Let a repo have the small model, as a large file, and a card by hand."""
+    content = pickle.dumps(small(**changes))
+    hub.store[sha256(content)] = content
+    hub.commit(repo, {"q-learning.pkl": content, "README.md": b"# A lake\n"})
+
+
+HTML = b"<html>Welcome to our Wi-Fi</html>"
+NO_ANSWER = r"no connection to the Hub, or no answer of it \(\w+\)"
+SAYS = {  # what happens at a step, and what we say
+    401: (PermissionError, UNKNOWN),
+    403: (PermissionError, "your token may not {} ann/lake: it lacks the {} role"),
+    404: (FileNotFoundError, "ann/lake has no (branch main|file q-learning.pkl)"),
+    409: (ConnectionError, "ann/lake is there already, and your token cannot see it"),
+    413: (ConnectionError, "the Hub answers 413: "),
+    429: (ConnectionError, "the Hub has had too many requests: try again later"),
+    500: (ConnectionError, "the Hub answers 500: try again later"),
+    503: (ConnectionError, "the Hub answers 503: try again later"),
+    "cut": (ConnectionError, NO_ANSWER),
+    "HTML": (ConnectionError, NO_ANSWER),
+    "[]": (ConnectionError, NO_ANSWER),
+    "{}": (ConnectionError, NO_ANSWER),
+}
+STEPS = {  # each request in turn, and what can happen there
+    ("look", "GET", "/revision"): (403, 404, 500, "cut", "HTML", "[]"),
+    ("look", "GET", "/whoami"): (401, 500, "cut", "HTML", "[]", "{}"),
+    ("look", "HEAD", "/README.md"): (401, 403, 404, 500, "cut", "HTML"),
+    ("push", "POST", "/create"): (401, 403, 409, 500, "cut", "HTML", "[]"),
+    ("push", "POST", "/validate-yaml"): (500, "cut", "HTML", "[]"),
+    ("push", "POST", "/preupload"): (403, 500, "cut", "HTML", "[]", "{}"),
+    ("push", "POST", "/batch"): (403, 500, "cut", "HTML", "[]", "{}"),
+    ("push", "PUT", "/store"): (403, 503, "cut"),
+    ("push", "POST", "/verify"): (413, "cut"),
+    ("push", "POST", "/commit"): (403, 404, 413, 429, 500, "cut", "HTML", "{}"),
+    ("load", "HEAD", "/resolve"): (401, 403, 404, 500, "cut", "HTML"),
+    ("load", "GET", "/store"): (403, 500, "cut", "HTML"),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "method", "step", "how"),
+    [(*step, how) for step, hows in STEPS.items() for how in hows],
+)
+def test_what_fails_on_the_way_is_said(hub, tmp_path, what, method, step, how):
+    kind, text = SAYS[how]
+    if what != "push":
+        put_model(hub)
+    special = {"HTML": HTML, "[]": [], "{}": {}}
+    hub.failures[method, step] = special.get(how, how)
+    with pytest.raises(OSError) as caught:
+        load_from_hub("ann/lake") if what == "load" else pushed(tmp_path / "hub")
+    said, do = str(caught.value), "write" if what == "push" else "read"
+    assert type(caught.value) is kind and re.match(text.format(do, do), said), said
+    assert "\n" not in said and sum(hub.pauses) <= 2 * 23  # seconds, side by side
+    if what == "push":
+        assert said.endswith(f"; the package is ready in {tmp_path / 'hub'}")
+        assert names_in(tmp_path / "hub") == FILES
+        hub.failures.clear()
+        assert pushed(tmp_path / "hub") and len(hub.repos["ann/lake"]) == 2
+    else:
+        assert len(hub.repos["ann/lake"]) == 2 and names_in(tmp_path) == set()
+
+
+def test_a_repo_that_has_moved_or_is_gated_is_not_taken_for_a_new_one(hub, tmp_path):
+    put_model(hub)
+    hub.failures["GET", "/revision"] = {"id": "ann/sea", "siblings": []}
+    with pytest.raises(
+        ValueError, match="ann/lake is called ann/sea now: push to that"
+    ):
+        pushed(tmp_path / "hub")
+    hub.failures.clear()
+    hub.gated.add("ann/lake")
+    for call in (lambda: pushed(tmp_path / "hub"), lambda: load_from_hub("ann/lake")):
+        with pytest.raises(PermissionError, match="ann/lake is gated: ask for access"):
+            call()
+    assert names_in(tmp_path) == set()
+
+
+def test_small_files_need_no_xet(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    hub.transfer = "xet"
+    assert pushed(tmp_path) and constants.HF_HUB_DISABLE_XET is False
+    assert not [path for _, path in hub.requests if "xet" in path]
+
+
+@pytest.mark.parametrize("call", [pushed, load_from_hub])
+def test_nobody_answers(hub, tmp_path, monkeypatch, call):
+    monkeypatch.setattr(hub_utils, "PATIENCE", 0.1)
+    where = tmp_path / "hub" if call is pushed else "ann/lake"
+    hub.failures["GET", ""] = hub.failures["HEAD", ""] = "silence"
+    for _ in ("silence", "nobody there"):
+        with pytest.raises(ConnectionError, match=NO_ANSWER):
+            call(where)
+        hub.stop()
+    assert names_in(tmp_path) == set()
+
+
+NO_AGENT = ": q-learning.pkl is not a Q-learning model:"
 
 
 @pytest.mark.parametrize(
     ("repo_id", "error", "text"),
     [
-        ("bob/q-lake", PermissionError, "not yours: you can push to ann, club"),
-        ("q-lake", ValueError, "NAME/REPO"),
-        ("a/b/c", ValueError, "a/b/c"),
-        ("ann/q..lake", ValueError, "allows no name like"),
-        ("ann/my lake", ValueError, "allows no name like"),
+        ("ann/none", FileNotFoundError, "there is no model ann/none on the Hub for your"),
+        ("ann/empty", FileNotFoundError, "ann/empty has no file q-learning.pkl$"),
+        ("ann/thief", ValueError, f"ann/thief{NO_AGENT} it would import os.system"),
+        ("ann/large", ValueError, f"ann/large{NO_AGENT} .*bytes"),
+        ("ann/..", ValueError, "the Hub allows no name like 'ann/..'"),
+        ("ann", ValueError, "a repo id is NAME/REPO"),
     ],
-)
-def test_repos_that_cannot_be_pushed_to(hub, tmp_path, repo_id, error, text):
-    with pytest.raises(error, match=text):
-        push(tmp_path, repo_id)
-    assert hub.repos == {} and not (tmp_path / "hub").exists()
+)  # fmt: skip
+def test_loads_that_fail_say_why(hub, tmp_path, monkeypatch, repo_id, error, text):
+    monkeypatch.chdir(tmp_path)
+    hub.commit("ann/empty", {})
+    hub.commit("ann/thief", {"q-learning.pkl": b"cos\nsystem\n(S'echo > stolen'\ntR."})
+    hub.commit("ann/large", {"q-learning.pkl": bytes(hub_utils.MAX_BYTES + 1)})
+    with pytest.raises((OSError, ValueError)) as caught:
+        load_from_hub(repo_id)
+    assert type(caught.value) is error and re.match(text, str(caught.value))
+    assert names_in(tmp_path) == set()
+    if repo_id == "ann/large":  # its size was enough
+        assert {method for method, _ in hub.requests} == {"HEAD"}
 
 
-def test_tokens_that_do_not_do(hub, tmp_path, capsys):
-    with pytest.raises(
-        PermissionError, match="does not know this token: run `hf auth login`"
-    ):
-        push(tmp_path, token="hf_wrong")
-    hub.role = "read"
-    with pytest.raises(
-        PermissionError, match="can only read: make one with the write role"
-    ):
-        push(tmp_path)
-    (tmp_path / "hf" / "token").unlink()
-    with pytest.raises(PermissionError, match="no token .* run `hf auth login`"):
-        push(tmp_path)
-    assert not (tmp_path / "hub").exists()
-    assert "hf_" not in "".join(capsys.readouterr())
+def test_private_models_are_loaded_with_the_right_token(hub):
+    put_model(hub)
+    hub.private.add("ann/lake")
+    assert load_from_hub("ann/lake") == small()
+    (hub.home / "token").unlink()
+    with pytest.raises(FileNotFoundError, match="no model ann/lake on the Hub for"):
+        load_from_hub("ann/lake")
+    assert load_from_hub("ann/lake", token="hf_read") == small()
 
 
-@pytest.mark.parametrize(
-    ("where", "how", "error", "text"),
-    [
-        (
-            ("POST", "/repos/create"),
-            403,
-            PermissionError,
-            "may not write to ann/q-lake",
-        ),
-        (("POST", "/repos/create"), 500, ConnectionError, "answers 500"),
-        (("POST", "/commit/"), 403, PermissionError, "may not write to ann/q-lake"),
-        (("POST", "/commit/"), 500, ConnectionError, "answers 500"),
-        (("POST", "/preupload/"), "cut", ConnectionError, "no connection"),
-        (("POST", "/commit/"), "cut", ConnectionError, "no connection"),
-    ],
-)
-def test_a_push_that_fails_on_the_way_leaves_the_package(
-    hub, tmp_path, where, how, error, text
-):
-    hub.failures[where] = how
-    with pytest.raises(error, match=text) as caught:
-        push(tmp_path)
-    assert str(tmp_path / "hub") in str(caught.value)
-    assert {path.name for path in (tmp_path / "hub").iterdir()} == FILES
-    assert load_model(tmp_path / "hub" / "q-learning.pkl")["qtable"] == GOOD_TABLE
-    hub.failures.clear()
-    assert push(tmp_path) and len(hub.repos["ann/q-lake"]) == 1
+def test_public_models_need_no_token_and_once_here_no_connection(hub):
+    put_model(hub)
+    (hub.home / "token").unlink()
+    assert load_from_hub("ann/lake") == small()
+    hub.failures["HEAD", "/resolve"] = "cut"
+    assert load_from_hub("ann/lake") == small()
 
 
-@pytest.mark.parametrize(
-    ("where", "how", "error", "text"),
-    [
-        (("GET", "/whoami"), 500, ConnectionError, "answers 500"),
-        (("GET", "/whoami"), "cut", ConnectionError, "no connection"),
-        (("HEAD", "/README.md"), 500, ConnectionError, "answers 500|no connection"),
-        (("HEAD", "/README.md"), "cut", ConnectionError, "no connection"),
-    ],
-)
-def test_a_push_that_cannot_look_first_builds_nothing(
-    hub, tmp_path, where, how, error, text
-):
-    hub.failures[where] = how
-    with pytest.raises(error, match=text):
-        push(tmp_path)
-    assert not (tmp_path / "hub").exists() and hub.repos == {}
-
-
-def test_no_network_at_all(hub, tmp_path):
-    hub.shutdown()
-    hub.server_close()
-    with pytest.raises(ConnectionError, match="no connection to the Hub"):
-        push(tmp_path)
-    with pytest.raises(ConnectionError, match="no connection to the Hub"):
-        load_from_hub("ann/q-lake")
-
-
-def test_loads_that_fail_say_why(hub, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no model ann/nothing on the Hub"):
-        load_from_hub("ann/nothing")
-    hub.repos["ann/other"] = [{"q-learning.pkl": b"cos\nsystem\n(S'true'\ntR."}]
-    with pytest.raises(FileNotFoundError, match="ann/other has no file missing.pkl"):
-        load_from_hub("ann/other", "missing.pkl")
-    with pytest.raises(ValueError, match="it would import os.system"):
-        load_from_hub("ann/other")
-    with pytest.raises(ValueError, match="allows no name like"):
-        load_from_hub("ann/..")
-    hub.failures["GET", "/resolve/"] = "cut"
-    hub.repos["ann/third"] = hub.repos["ann/other"]
-    with pytest.raises(ConnectionError, match="no connection"):
-        load_from_hub("ann/third")
+def test_what_the_disk_does_is_no_answer_of_the_hub(hub, tmp_path):
+    put_model(hub)
+    for folder in (hub.home / "hub", tmp_path / "hub"):
+        folder.write_text("a file where a folder should be")
+    for call in (lambda: load_from_hub("ann/lake"), lambda: pushed(tmp_path / "hub")):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno and not isinstance(caught.value, ConnectionError)
 
 
 # ------------------ The command line of hub_utils -------------------------------------
-def test_hub_command_line_from_package_to_load(background, hub, tmp_path):
-    done = command(
-        "hub_utils.py", "package", "frozenlake", "--folder", str(tmp_path / "a")
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    packaged = load_model(tmp_path / "a" / "q-learning.pkl")["qtable"]
-    assert (
-        packaged == background["frozenlake", 0].result()[0]
-    )  # training is deterministic
-    pushed = command(
-        *(
-            "hub_utils.py",
-            "push",
-            "cliffwalking",
-            "--repo-id",
-            "ann/cliff",
-            "--private",
-        ),
-        *("--folder", str(tmp_path / "c")),
-        env=hub.command_env,
-    )
-    assert (pushed.returncode, pushed.stdout) == (
-        0,
-        f"Your model is on the Hub: {hub.url}/ann/cliff\n",
-    )
-    assert hub.private["ann/cliff"] is True
+@pytest.fixture
+def says(capfd):
+    """A command line run in this process -> exit code, stdout, stderr."""
+
+    def run(*arguments):
+        qlearning.say_once.cache_clear()  # as in a new process
+        capfd.readouterr()
+        code = hub_utils.main([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return run
 
 
-def test_hub_command_line_films(tmp_path):
-    film = [
-        "hub_utils.py",
-        "record",
-        "frozenlake",
-        str(tmp_path / "film.gif"),
-        "--fps",
-        "4",
-    ]
-    done = command(*film)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(frames_of(tmp_path / "film.gif")[1]) == 7
+@pytest.fixture
+def quick(monkeypatch):
+    """The small lake as a recipe, which is learned in no time."""
+    recipe = RECIPES["frozenlake"] | {"n_training_episodes": 50, "n_eval_episodes": 3}
+    monkeypatch.setitem(RECIPES, "frozenlake", recipe | {"env_kwargs": LAKE})
+    return RECIPES["frozenlake"]
+
+
+SCORE = "Mean_reward=1.00 +/- 0.00\n"
+
+
+def test_package_push_and_load_tell_the_score_and_the_place(hub, quick, tmp_path, says):
+    place = tmp_path / "a"
+    learn = ("frozenlake", "--seed", 7, "--folder", place, "--fps", 0.5)
+    said = f"{SCORE}The package is in {place}\n"
+    assert says("package", *learn) == (0, said, "")
+    table = qlearning.learn(filmed(**LAKE), quick | {"seed": 7})
+    assert load_model(place / "q-learning.pkl") == quick | {"seed": 7, "qtable": table}
+    assert film_of(place / "replay.mp4") == (3, 6.0)
+    said = f"{SCORE}Your model is on the Hub: {hub.url}/ann/lake\n"
+    push = ("push", *learn, "--repo-id", "ann/lake", "--private")
+    assert says(*push) == (0, said, "") and hub.private == {"ann/lake"}
+    sources = ("ann/lake", place, place / "q-learning.pkl")
+    first, *others = [says("load", source) for source in sources]
+    assert first[0] == 0 and SCORE in first[1] and first[2] == ""
+    assert others == [first, first]
+
+
+def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
+    quick["env_kwargs"] = {"desc": ["SFFG"], "is_slippery": True}
+    env, path = filmed(**quick["env_kwargs"]), tmp_path / "new" / "film.mp4"
+    table = qlearning.learn(env, quick | {"seed": 0})
+    for episode in (1, 2, 3):
+        record = ("record", "frozenlake", path, "--seed", 0, "--show-episode", episode)
+        code, said, err = says(*record)
+        assert (code, err) == (0, "") and said.startswith("Mean_reward=")
+        assert said.endswith(f"The video is in {path}\n")
+        state, _ = env.reset(seed=episode - 1)
+        told = list(qlearning.rollout(env, table, state, 99))
+        assert film_of(path) == (len(told) + 1, len(told) + 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         ("", 2, "record|package|push|load"),
-        ("package nosuchgame", 2, "cliffwalking"),
-        ("package taxi --gamma 7", 2, "gamma must be"),
+        ("package nosuchgame", 2, "no recipe 'nosuchgame': choose from frozenlake"),
+        ("package frozenlake --gamma 7", 2, "--gamma must be"),
+        ("package frozenlake --show-episode 2", 1, "--show-episode is of record"),
         ("push taxi", 2, "--repo-id"),
-        ("push taxi --repo-id bob/taxi", 1, "not yours"),
-        ("push taxi --repo-id taxi", 1, "NAME/REPO"),
-        ("load ann/nothing", 1, "no model ann/nothing"),
-        ("load ann/slow", 1, "would take too long"),
-        ("load ann/seeds", 1, "seed must be"),
-        (
-            "package frozenlake --episodes 1000000000000000000000",
-            2,
-            "--episodes must be",
-        ),
-        ("record frozenlake film.avi", 1, ".mp4 or .gif"),
-        ("record frozenlake film.gif --fps 0", 1, "fps"),
+        ("push frozenlake --repo-id lake", 1, "a repo id is NAME/REPO, not 'lake'"),
+        ("push frozenlake --repo-id bob/lake", 1, "bob/lake is not yours"),
+        ("push frozenlake --repo-id ann/open --private", 1, "ann/open is public: make it"),
+        ("push frozenlake --repo-id ann/lake --folder FILE/x", 1, "FILE"),
+        ("package frozenlake --folder OTHER", 1, NO_CARD),
+        ("package frozenlake --folder FILM", 1, "replay.mp4 is a folder, no file"),
+        ("package frozenlake --fps nan", 1, "fps must be from 0.01 to 100, not nan"),
+        ("record frozenlake film.avi", 1, "film.avi"),
+        ("record frozenlake FILE/film.gif", 1, "FILE"),
+        ("load nothing", 1, "'nothing' is no file, no folder and no NAME/REPO"),
+        ("load OTHER", 1, "q-learning.pkl"),
+        ("load FILE", 1, "FILE is not a Q-learning model: not a pickle"),
+        ("load ann/numbers", 1, f"ann/numbers{NO_AGENT} gamma must be"),
+        ("load ann/module", 1, "this Gymnasium has no game 'antigravity:Fly-v0'"),
+        ("load ann/sea", 1, "no map of Gymnasium's has 3 states"),
     ],
-)
-def test_hub_command_line_errors_are_one_line(hub, arguments, code, text, capsys):
-    for name, change in (
-        ("slow", {"max_steps": 10**9}),
-        ("seeds", {"eval_seed": [-1] * 3}),
-    ):
-        hub.repos[f"ann/{name}"] = [
-            {"q-learning.pkl": pickle.dumps(small_model(**change))}
-        ]
-    try:
-        ended = hub_utils.main(arguments.split())
-    except SystemExit as stopped:
-        ended = stopped.code
-    printed = capsys.readouterr()
-    assert (ended, printed.out, printed.err.count("\n")) == (code, "", 1)
-    assert text in printed.err
+)  # fmt: skip
+def test_errors_are_one_line_before_anything_is_trained(
+    hub, tmp_path, monkeypatch, says, arguments, code, text
+):
+    monkeypatch.setattr(qlearning, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("no model")
+    Path("FILM", "replay.mp4").mkdir(parents=True)
+    Path("OTHER").mkdir()
+    Path("OTHER", "README.md").write_text("# My project\n")
+    hub.commit("ann/open", {})
+    put_model(hub, "ann/numbers", gamma="high")
+    put_model(hub, "ann/module", env_id="antigravity:Fly-v0")
+    put_model(hub, "ann/sea", env_kwargs={})
+    ended, out, err = says(*arguments.split())
+    assert (ended, out, err.count("\n")) == (code, "", 1), err
+    assert re.search(text, err) and err.startswith("hub_utils.py")
+    assert names_in(tmp_path) == {"FILE", "FILM", "OTHER"}
 
 
-def test_hub_command_line_exits_with_one(hub):
+GUESSED = "note: not said in the model, but guessed: {}"
+ICE, NO_ICE, MAP = {"is_slippery": True}, {"is_slippery": False}, {"map_name": "4x4"}
+OCEAN = {"desc": ["S" + "F" * 39] + ["F" * 40] * 38 + ["F" * 39 + "G"]}
+CLIFF = max(name for name in gym.registry if name.startswith("CliffWalking-"))
+CLIFF = RECIPES["cliffwalking"] | {"env_id": CLIFF, "qtable": initialize_q_table(48, 4)}
+TOO_MANY = "note: {} episodes are too many: scored in the first {}"
+LEFT_OUT = "note: the proof is left out, as it would take too long"
+
+
+@pytest.mark.parametrize(
+    ("changes", "worlds", "notes"),
+    [
+        ({"env_kwargs": MAP | NO_ICE}, 1, []),
+        ({"env_kwargs": {"map_name": None, **NO_ICE}}, 1, [GUESSED.format(MAP)]),
+        ({"env_kwargs": ..., "map_name": "4x4", "slippery": False}, 1, []),
+        ({"env_kwargs": ..., "slippery": True}, 1, [GUESSED.format(MAP)]),
+        ({"env_kwargs": ..., "map_name": "4x4"}, 2, []),  # both are shown
+        ({"env_kwargs": LAKE, "qtable": small()["qtable"], "gamma": 1, "max_steps": 10**6},
+         1, []),
+        ({"n_eval_episodes": 10**9}, 1, [TOO_MANY.format(10**9, 2020)]),
+        ({"eval_seed": [1, 2]}, 1, [TOO_MANY.format(3, 2)]),
+        ({"gamma": 0.999999, "env_kwargs": OCEAN, "qtable": initialize_q_table(1600, 4)},
+         1, [LEFT_OUT]),
+        (CLIFF | {"max_steps": 10**6, "n_eval_episodes": 1}, 1, [
+          "note: 1000000 steps take too long: an episode ends after 10000", LEFT_OUT]),
+        ({"max_steps": ..., "gamma": ...}, 1, [
+          "note: gamma is not in the model: taken for 0.95",
+          "note: max_steps is not in the model: taken for 99"]),
+    ],
+)  # fmt: skip
+def test_a_stranger_s_model_is_shown_within_seconds_and_guesses_are_told(
+    tmp_path, monkeypatch, says, changes, worlds, notes
+):
+    monkeypatch.setattr(hub_utils, "MAX_OUTCOMES", 10**6)  # a tenth, to save time
+    model = small(**{"qtable": GOLDEN, "env_kwargs": MAP | NO_ICE} | changes)
+    path = save_model(model, tmp_path / "model.pkl")
+    code, out, err = says("load", path)
+    assert code == 0 and out.count("Mean_reward=") == worlds
+    headings = re.findall(r"====== If the lake is (.*slippery) ======", out)
+    assert headings == ["not slippery", "slippery"] * (worlds == 2)
+    assert err.splitlines() == notes
+
+
+def test_a_table_of_64_states_is_on_the_larger_map(capsys):
+    model = small(qtable=initialize_q_table(64, 4), env_kwargs={})
+    assert make_env_from_model(model).unwrapped.desc.shape == (8, 8)
+
+
+def test_a_failure_is_one_line_and_exit_code_1(hub):
     done = command("hub_utils.py", "load", "ann/nothing", env=hub.command_env)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    said = "hub_utils.py: there is no model ann/nothing on the Hub for your token\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
+@pytest.mark.parametrize(
+    ("redirect", "code", "lines"),
+    [("> /dev/full", 1, 1), (">&-", 0, 0), ("2>&-", 0, 0)],
+)
+def test_output_that_goes_nowhere(tmp_path, redirect, code, lines):
+    path = save_model(small(), tmp_path / "model.pkl")
+    line = f'"{sys.executable}" hub_utils.py load "{path}" {redirect}'
+    done = command("-c", line, program="sh")
+    assert (done.returncode, done.stderr.count("\n")) == (code, lines), done.stderr
+
+
+def test_ctrl_c_while_it_still_imports_ends_in_peace(tmp_path):
+    for name in ("hub_utils.py", "qlearning.py"):
+        shutil.copy(HERE / name, tmp_path)
+    (tmp_path / "gymnasium.py").write_text("raise KeyboardInterrupt")
+    done = command("hub_utils.py", "load", "x", cwd=tmp_path)
+    said = "\nStopped by Ctrl-C.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", said)
 
 
 # ======================================================================================
 # README: all that it shows is run, and compared with what it says
 # ======================================================================================
-@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
-def test_readme_python_blocks_print_what_readme_says(background, block):
-    _, output = block
-    assert output, "a block without its output"
-    assert background[block].result() == output
+README = (HERE / "README.md").read_text(encoding="utf-8")
+# (language, what is in the block, and the text block that follows it as its output)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```\n(?:\n(?:</details>\n\n)?```text\n(.*?)^```\n)?",
+    README,
+    re.DOTALL | re.MULTILINE,
+)
+PYTHON = [(code, output) for language, code, output in BLOCKS if language == "python"]
+SHELL = [(code, output) for language, code, output in BLOCKS if language == "sh"]
+# | # | bug | `what stands there` | `the bug` | `test that turns red` | Mean_reward |
+BUGS = re.findall(
+    r"^\| \d+ \| .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \| (.*?) \|$",
+    README,
+    re.MULTILINE,
+)
 
 
-def test_readme_transcript_is_what_the_program_prints(story):
-    (transcript,) = re.findall(
-        r"with some parts left out:\n\n```text\n(.*?)```", README, re.DOTALL
-    )
-    printed = untimed(story)
-    for part in untimed(transcript).split("\n...\n"):
-        assert part.strip("\n") in printed
-        printed = printed[printed.index(part.strip("\n")) :]
+def test_every_block_of_readme_is_looked_at():
+    fences = sum(2 + 2 * bool(output) for _, _, output in BLOCKS)
+    assert README.count("\n```") == fences, "a block that the pattern above missed"
+    assert {language for language, _, _ in BLOCKS} == {"python", "sh", "text"}
+    assert all(output for _, output in PYTHON), "a python block without its output"
+    assert len(BUGS) == README.count("` | `test_") == 9
 
 
-def is_run_by_ci(line):
-    """Needs the network, or minutes: .ci/run takes these from README and runs them."""
-    return "venv" in line or line == "python test_qlearning.py"
+@pytest.mark.parametrize(("code", "output"), PYTHON, ids=range(len(PYTHON)))
+def test_readme_python_prints_what_readme_says(code, output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {"__name__": "__main__"})  # noqa: S102
+    assert out.getvalue() == output
 
 
-def test_readme_commands_do_what_readme_says(hub, tmp_path):
-    copy_of_the_project(tmp_path)
-    lines = [(line, output) for line, output in COMMANDS if not is_run_by_ci(line)]
-    assert len(lines) == 6
-    for line, output in lines:
-        program, *arguments = line.replace("NAME", "ann").split()
-        if program == "hf":  # it would wait for a token to be typed
-            program = [Path(sys.executable).with_name("hf"), *arguments, "--help"]
-        else:
-            program = [sys.executable, *arguments]
-        done = subprocess.run(
-            program,
-            cwd=tmp_path,
-            env=hub.command_env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert not output or done.stdout == output
-    assert len(frames_of(tmp_path / "frozenlake.gif")[1]) == 7
-    assert {path.name for path in (tmp_path / "my-agent").iterdir()} == FILES
-    assert "Mean_reward=1.00 +/- 0.00" in done.stdout  # of the loaded model
+def project_in(folder, right="", wrong=""):
+    """A copy of the project to try something in, with a bug in qlearning.py if asked."""
+    for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
+        shutil.copy(HERE / name, folder)
+    (folder / "qlearning.py").write_text(SOURCE.replace(right, wrong), encoding="utf-8")
+    return folder
+
+
+@games_are_drawn
+def test_readme_commands_do_what_readme_says(tmp_path):
+    """Those that need the network, or a name on the Hub, are left to .ci/run."""
+    project_in(tmp_path)
+    run = 0
+    for lines, output in SHELL:
+        for program, *arguments in map(str.split, lines.splitlines()):
+            if program == "python" and "NAME" not in "".join(arguments):
+                done = command(*arguments, cwd=tmp_path)
+                assert done.returncode == 0, done.stderr
+                assert not output or done.stdout == output
+                run += 1
+    assert run == 4
+
+
+def test_readme_transcripts_are_what_the_program_prints():
+    told = [story("frozenlake").splitlines(), story(*TAXI).splitlines()]
+    texts = [text for language, *two in BLOCKS if language == "text" for text in two]
+    texts = [text for text in texts if text and not text.startswith("Step 1 ")]
+    assert len(texts) >= 6
+    for text in texts:  # lines may be left out, but not changed or moved
+        lines = [line for line in text.splitlines() if line != "..."]
+        rests = map(iter, told)
+        assert any(all(line in rest for line in lines) for rest in rests), text
 
 
 def test_readme_shows_lines_of_the_code():
-    source = [
-        line.strip() for line in (HERE / "qlearning.py").read_text("utf-8").splitlines()
-    ]
-    section = README.split("## 3.")[1].split("## 4.")[0]
-    shown = re.findall(r"^\|.*\| `(.*)` \|$", section, re.MULTILINE)
-    assert len(shown) == 13 + 1
-    for line in shown[1:]:  # the first is the heading
-        assert line in source
+    table = README.split("\n| Step | Pseudocode | ")[1].split("\n\n")[0]
+    shown = re.findall(r"`([^`]*)` \|$", table, re.MULTILINE)[1:]
+    source = [line.strip() for line in SOURCE.splitlines()]
+    assert len(shown) == 10 and [line for line in shown if line not in source] == []
+    (heading,) = [line for line in source if line.startswith(CUT)]
+    assert f"`{heading}`" in README
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_readme_results_are_what_was_measured(background, name):
+def test_readme_results_are_what_was_measured(name):
     (row,) = re.findall(rf"^\| `{name}` \|.*\|$", README, re.MULTILINE)
-    cells = row.strip("| ").split(" | ")
-    measured = results_row(name, [background[name, 0].result()])
-    assert cells[:8] == measured[:8]  # those of seed 0
-    assert (
-        cells[10] == measured[10]
-    )  # worst and mean of ten seeds: .ci/run compares them
+    cells, measured = (
+        row.split(" | "),
+        results_row(name, [trained(name, 0)]).split(" | "),
+    )
+    # The expected scores of ten seeds, cell 3, are compared by .ci/run.
+    assert cells[:3] + cells[4:] == measured[:3] + measured[4:]
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=range(len(BUGS)))
-def test_every_bug_of_the_exercises_turns_its_test_red(background, bug):
-    _, _, test, score = bug
-    places, code, report, scores = background[bug].result()
-    assert places == 1
-    assert code == 1 and re.search(rf"^FAILED .*::{test}", report, re.MULTILINE), report
-    assert scores == [score]
+@pytest.mark.parametrize(("right", "wrong", "test", "score"), BUGS, ids=range(9))
+def test_every_exercise_turns_its_test_red_and_says_why(
+    right, wrong, test, score, tmp_path
+):
+    assert SOURCE.count(right) == 1
+    only = f"test_qlearning.py::{test}"
+    project = project_in(tmp_path, right, wrong)
+    done = command("-m", "pytest", "-q", "-p", "no:cacheprovider", only, cwd=project)
+    assert done.returncode == 1 and f"\nFAILED {only}" in done.stdout, done.stdout
+    sentence = r"^E +AssertionError: (?!assert\b)\w\S*( \S+){5}"
+    assert re.search(sentence, done.stdout, re.MULTILINE), (
+        "it does not say what is wrong"
+    )
+    bugged = {"__name__": "bugged"}
+    exec(SOURCE.replace(right, wrong), bugged)  # noqa: S102
+    with contextlib.redirect_stdout(io.StringIO()) as played:
+        bugged["main"]([])
+    scores = re.findall("^Mean_reward=(.*)", played.getvalue(), re.MULTILINE)
+    assert [score] == (scores or ["an error"])
 
 
-def test_there_are_nine_bugs():
-    assert len(BUGS) == 9
+# ------------------ The Chinese README is as new as the English one -------------------
+GITHUB = HERE / ".github"
+with_github = pytest.mark.skipif(not GITHUB.exists(), reason="a copy without .github")
 
 
-@pytest.mark.parametrize("recipe", ["frozenlake", "taxi"])
-def test_pictures_of_readme_are_episodes(recipe):
-    path = HERE / ".github" / f"{recipe}.gif"
-    assert f".github/{path.name}" in README
-    exact = value_iteration(game(recipe), 0.95)
-    told = list(
-        rollout(
-            game(recipe), exact, 99, seed=next(iter(RECIPES[recipe]["eval_seed"]), 0)
+def sections(text):
+    """The sections of a README from heading to heading; `#` in a block makes none."""
+    parts, in_block = [], False
+    for line in text.splitlines(keepends=True):
+        in_block ^= line.startswith("```")
+        if line.startswith("#") and not in_block:
+            parts.append("")
+        parts[-1] += line
+    return parts
+
+
+def stamp(section):
+    """The mark of a translated section: it says which English text it was made from."""
+    return f"<!-- README: {hashlib.sha256(section.encode()).hexdigest()[:8]} -->"
+
+
+def facts(section):
+    """What a section and its translation must have in common."""
+    block = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"<!--.*?-->", "", block.sub("", section))
+    links = [a or b for a, b in re.findall(r"\]\((.*?)\)|<(http.*?)>", prose)]
+    words = re.sub(r"\]\(.*?\)|<http.*?>", "", prose)
+    rows = re.findall(r"^\|.*", re.sub("`.*?`", "", words), re.MULTILINE)
+    return {
+        "heading": re.match(r"#+ ?\d*", section)[0],
+        "blocks": block.findall(section),
+        "columns of the tables": [row.count("|") for row in rows],
+        # Within a page only the number of the section, within the project the file.
+        "links": Counter(
+            link if "//" in link else re.match(r"#\d+|", link)[0] or Path(link).suffix
+            for link in links
+        ),
+        "numbers": Counter(re.findall(r"[0-9]+(?:[.,][0-9]+)*", words)),
+    }
+
+
+@with_github
+def test_chinese_readme_is_as_new_as_the_english_one():
+    chinese = (GITHUB / "README.zh-CN.md").read_text(encoding="utf-8")
+    headings = [re.findall("^#+", text)[0] for text in sections(README)]
+    assert [re.findall("^#+", text)[0] for text in sections(chinese)] == headings
+    for english, translated in zip(sections(README), sections(chinese)):
+        name = english.splitlines()[0]
+        for fact, value in facts(english).items():
+            assert facts(translated)[fact] == value, f"{name}: the {fact} differ"
+        assert stamp(english) in translated, (
+            f"{name}: has changed; translate what is new, then stamp it {stamp(english)}"
         )
+
+
+@with_github
+@pytest.mark.parametrize("path", [HERE / "README.md", GITHUB / "README.zh-CN.md"])
+def test_links_within_the_project_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    names = [part.splitlines()[0].lstrip("# ").lower() for part in sections(text)]
+    anchors = {"#" + re.sub(r"[^\w\- ]", "", name).replace(" ", "-") for name in names}
+    for link in re.findall(r"\]\(((?!http).*?)\)", text):
+        assert link in anchors or (path.parent / link).is_file(), link
+
+
+@with_github
+@pytest.mark.parametrize("recipe", ["frozenlake", "taxi"])
+def test_pictures_of_readme_are_the_told_episode(recipe):
+    env, exact = game(recipe), value_iteration(game(recipe), 0.95)
+    start, _ = env.reset(seed=qlearning.evaluation_seeds(RECIPES[recipe])[0])
+    with imageio.get_reader(GITHUB / f"{recipe}.gif") as film:
+        assert len(list(film)) == 1 + len(list(rollout(env, exact, start, 99)))
+
+
+# ------------------ What each recipe must reach ---------------------------------------
+def test_cliffwalking_reaches_the_textbooks_optimum():
+    table, _ = trained("cliffwalking", 0)
+    assert evaluate_agent(game("cliffwalking"), 99, 1, table, []) == (-13.0, 0.0)
+
+
+def test_8x8_takes_the_fewest_moves():
+    env, (table, _) = game("frozenlake-8x8"), trained("frozenlake-8x8", 0)
+    steps = list(rollout(env, table, env.reset()[0], 99))
+    assert (len(steps), steps[-1][2:]) == (7 + 7, (1.0, 63, True))
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most_steps"),
+    [
+        ("frozenlake-slippery", 0.738, 260_000),
+        ("frozenlake-8x8-slippery", 0.61, 790_000),
+    ],
+)
+def test_success_on_ice(name, least, most_steps):
+    table, steps = trained(name, 0)
+    assert success_rate(game(name), table, 99) >= least
+    assert steps <= most_steps
+
+
+def test_taxi_passes_the_course_and_taxi_exact_is_perfect_in_a_third_of_the_steps():
+    (table, steps), (exact_table, exact_steps) = (
+        trained("taxi", 0),
+        trained("taxi-exact", 0),
     )
-    assert len(frames_of(path)[1]) == len(told)
-
-
-# ======================================================================================
-# What each recipe must reach: last, as the training goes on in the background
-# ======================================================================================
-def moves_to_goal(rows, start):
-    """How many moves a breadth-first search needs from a cell to the G (None: no way)."""
-    width, cells = len(rows[0]), "".join(rows)
-    distance, queue = {start: 0}, [start]
-    for cell in queue:
-        if cells[cell] == "G":
-            return distance[cell]
-        if cells[cell] == "H":
-            continue
-        y, x = divmod(cell, width)
-        for y2, x2 in ((y, x - 1), (y + 1, x), (y, x + 1), (y - 1, x)):
-            neighbour = y2 * width + x2
-            on_map = 0 <= y2 < len(rows) and 0 <= x2 < width
-            if on_map and neighbour not in distance:
-                distance[neighbour] = distance[cell] + 1
-                queue.append(neighbour)
-    return None
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake"))
-def test_frozenlake_reaches_the_golden_table(background, run):
-    table, _ = background[run].result()
-    for row, golden in zip(table, GOLDEN, strict=True):
-        assert row == pytest.approx(golden, abs=5e-9)
-    assert round(table[14][DOWN], 8) == 0.95
-    assert round(table[6][DOWN], 8) == 0.9025
-    assert evaluate_agent(game("frozenlake"), 99, 100, table, []) == (1.0, 0.0)
-
-
-def test_values_are_a_power_of_gamma_for_each_move(background):
-    table, _ = background["frozenlake", 0].result()
-    for state, letter in enumerate("".join(LAKE_4X4)):
-        if letter in "SF":
-            moves = moves_to_goal(LAKE_4X4, state)
-            assert max(table[state]) == pytest.approx(0.95 ** (moves - 1), abs=5e-9)
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake-8x8"))
-def test_8x8_takes_the_fewest_moves(background, run):
-    table, _ = background[run].result()
-    env = game("frozenlake-8x8")
-    told = list(rollout(env, table, 99))
-    rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
-    assert len(told) - 1 == moves_to_goal(rows, 0) == 14
-    assert told[-1] == (told[-1][0], 1.0, 63)
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake-slippery"))
-def test_slippery_success_rate(background, run):
-    table, _ = background[run].result()
-    assert success_rate(game(run[0]), table, 99) >= 0.735
-
-
-@pytest.mark.parametrize("run", runs_of("frozenlake-8x8-slippery"))
-def test_slippery_8x8_success_rate(background, run):
-    table, _ = background[run].result()
-    assert success_rate(game(run[0]), table, 99) >= 0.61
-
-
-def test_taxi_passes_the_course(background):
-    table, _ = background["taxi", 0].result()
-    mean, std = evaluate_agent(
-        game("taxi"), 99, 100, table, RECIPES["taxi"]["eval_seed"]
-    )
+    mean, std = evaluate_model(game("taxi"), RECIPES["taxi"] | {"qtable": table})
     assert mean - std >= 4.5
+    assert exact_score(game("taxi"), 99, exact_table) == pytest.approx(7.93, abs=1e-9)
+    assert exact_steps <= 112_000 and exact_steps < steps / 3
 
 
-@pytest.mark.parametrize("run", runs_of("taxi-exact"))
-def test_taxi_exact_is_exact_and_cheaper(background, run):
-    table, steps = background[run].result()
-    env = game("taxi")
-    mean, std = evaluate_agent(env, 99, 100, table, RECIPES["taxi"]["eval_seed"])
-    assert f"{mean:.2f} +/- {std:.2f}" == "7.56 +/- 2.71"
-    exact = value_iteration(env, 0.95)
-    starts = [s for s, p in enumerate(env.unwrapped.initial_state_distrib) if p]
-    optimal = sum(drive(env, table, s) == drive(env, exact, s) for s in starts)
-    assert len(starts) == 300 and optimal >= 299
-    assert steps < background["taxi", 0].result()[1]
+# ------------------ `python test_qlearning.py`: README's table of results, anew -------
+MOST_STEPS = {"taxi-exact": 112_000, "frozenlake-8x8-slippery": 790_000}
 
 
-def drive(env, table, state):
-    """The return of the greedy policy from a start state, by the rules of the game."""
-    total = 0
-    for _ in range(99):
-        ((_, state, reward, terminated),) = env.unwrapped.P[state][argmax(table[state])]
-        total += reward
-        if terminated:
-            break
-    return total
-
-
-@pytest.mark.parametrize("run", runs_of("cliffwalking"))
-def test_cliffwalking_reaches_the_textbook_s_optimum(background, run):
-    table, _ = background[run].result()
-    assert evaluate_agent(game(run[0]), 99, 1, table, []) == (-13.0, 0.0)
-
-
-# ======================================================================================
-# `python test_qlearning.py` measures the table of results in README anew
-# ======================================================================================
 def results_row(name, runs):
-    """The cells of a recipe's row from the (table, steps) of several seeds, 0 first."""
-    recipe, env = RECIPES[name], game(name)
-    alpha = f"{recipe['learning_rate']}"
-    if recipe["min_learning_rate"] is not None:
-        alpha += f" to {recipe['min_learning_rate']}"
-    table, steps = runs[0]
-    mean, std = qlearning.evaluate_model(env, recipe | {"qtable": table})
-    returns = [exact_score(env, recipe["max_steps"], table) for table, _ in runs]
-    return [
-        f"`{name}`", f"{recipe['n_training_episodes']:,}", alpha, f"{recipe['gamma']}",
-        f"{recipe['decay_rate']}", f"{steps:,}", f"{mean:.2f} +/- {std:.2f}",
-        f"{returns[0]:.4f}", f"{min(returns):.4f}", f"{statistics.fmean(returns):.4f}",
-        f"{exact_score(env, recipe['max_steps']):.4f}",
-    ]  # fmt: skip
+    """A recipe's row from the (table, steps) of several seeds, 0 first."""
+    (table, steps), env = runs[0], game(name)
+    limit = RECIPES[name]["max_steps"]
+    mean, std = evaluate_model(env, RECIPES[name] | {"qtable": table})
+    scores = [exact_score(env, limit, table) for table, _ in runs]
+    row = f"| `{name}` | {steps:,} | {mean:.2f} +/- {std:.2f} | {min(scores):.4f}, "
+    return row + f"{statistics.fmean(scores):.4f} | {exact_score(env, limit):.4f} |"
+
+
+def first_of_equals(Qtable, state, epsilon, rng):
+    """What `epsilon_greedy_policy` would be if it did not break ties at random."""
+    if rng.random() > epsilon:
+        return greedy_policy(Qtable, state)
+    return int(rng.random() * len(Qtable[state]))
+
+
+def is_solved(policy, decay_rate, seed):
+    """Whether an agent that learns by this policy solves the lake without ice."""
+    recipe = RECIPES["frozenlake"] | {"decay_rate": decay_rate, "seed": seed}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qlearning, "epsilon_greedy_policy", policy)
+        return (
+            exact_score(game("frozenlake"), 99, learn(game("frozenlake"), recipe)) == 1
+        )
 
 
 def main():
-    """Train every recipe with the seeds 0 to 9 and print the table."""
-    jobs = [(name, seed) for name in reversed(RECIPES) for seed in range(10)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        futures = {job: pool.submit(train_recipe, *job) for job in jobs}
-        for future in tqdm(
-            as_completed(futures.values()), total=len(jobs), disable=None
-        ):
-            future.result()
-    for name in RECIPES:
-        runs = [futures[name, seed].result() for seed in range(10)]
-        print("| " + " | ".join(results_row(name, runs)) + " |")
+    """Measure anew what README says of ties, and of every recipe with seeds 0 to 9."""
+    policies = {
+        "the first of equal values": first_of_equals,
+        "one of them at random": epsilon_greedy_policy,
+    }
+    with ProcessPoolExecutor() as pool:
+        ties = {
+            (name, rate): [
+                pool.submit(is_solved, policy, rate, seed) for seed in range(5)
+            ]
+            for name, policy in policies.items()
+            for rate in (0.0005, 0.005, 0.05, 1.0)
+        }
+        jobs = {
+            name: [pool.submit(trained, name, seed) for seed in range(10)]
+            for name in reversed(RECIPES)
+        }
+        for policy in policies:
+            cells = [
+                str(sum(job.result() for job in ties[key]))
+                for key in ties
+                if key[0] == policy
+            ]
+            print(f"| {policy} | {' | '.join(cells)} |", flush=True)
+        for name in RECIPES:
+            runs = [job.result() for job in jobs[name]]
+            print(results_row(name, runs), flush=True)
+            assert max(steps for _, steps in runs) <= MOST_STEPS.get(name, math.inf)
 
 
 if __name__ == "__main__":
