@@ -190,6 +190,7 @@ def train(
     """
     if min_learning_rate is None:
         min_learning_rate = learning_rate
+    # What is asked of the arguments, before anything changes
     check_table(env, Qtable)
     check_range("n_training_episodes", n_training_episodes, 1, 10**9)
     check_range("max_steps", max_steps, 1, 10**6)
@@ -222,9 +223,7 @@ def train(
             new_state, reward, terminated, truncated, _ = env.step(action)
             reward = float(reward)
             if not 0 <= new_state < n_states:  # or Q[-1] would be the last row
-                raise ValueError(
-                    f"there is no row for state {new_state} in the Q-table"
-                )
+                raise ValueError(f"state {new_state} has no row in the Q-table")
             # Step 4: update Q(s,a); where it was only truncated, a future remains
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
@@ -314,9 +313,7 @@ def check_table(env: Env, Qtable: list[list[float]]) -> None:
     own = [id(row) for row in rows if not isinstance(row, tuple)]  # what can change
     if len(set(own)) < len(own):
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
-    if "float" not in str(
-        getattr(rows[0], "dtype", "float")
-    ):  # NumPy's: it would round
+    if "float" not in str(getattr(rows[0], "dtype", "float")):  # NumPy would round
         raise ValueError(f"the Q-table is made of {rows[0].dtype}, and needs floats")
     if not math.isfinite(sum(sum(row) for row in rows)):
         raise ValueError("the Q-table has a cell that is not a finite number")

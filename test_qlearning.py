@@ -384,6 +384,8 @@ def test_the_environment_is_seeded_once():
     )
     taught(env)
     assert env.seeds[3:] == [None], "nothing is seeded unless it is asked for"
+    taught(env, seed=array(1, 1, "int64")[0][0])
+    assert [type(seed) for seed in env.seeds[4:]] == [int], "Gymnasium wants Python's"
 
 
 def second_implementation(env, episodes, decay_rate, alpha, gamma, seed):
@@ -619,7 +621,16 @@ RANGES = {  # what `train` may be given, and what not
     "learning_rate": ("a number from 1e-06 to 1.0", [0, -0.1, 1.1, NAN, "0.7"]),
     "min_learning_rate": ("a number from 1e-06 to 0.7", [0, 0.8, NAN, "0.1"]),
     "gamma": ("a number from 0.0 to 1.0", [-0.1, 1.01, NAN, [0.9]]),
+    "seed": ("a whole number from 0 to 4294967295", [-1, 2**32, 0.5, "0"]),
 }
+
+
+@pytest.mark.parametrize("state", [-1, 3])
+def test_a_state_without_a_row_ends_the_training_before_the_update(state):
+    table = initialize_q_table(3, 2)
+    with pytest.raises(ValueError, match=f"^state {state} has no row in the Q-table$"):
+        taught(Script((state, 1.0, False, False)), table)
+    assert table == initialize_q_table(3, 2)
 
 
 class Untouchable(Script):
@@ -700,6 +711,7 @@ def test_limits_themselves_are_allowed():
     ("steps", "episodes", "seeds", "sentence"),
     [
         (9, 2, [7], "2 episodes, but only 1 seeds"),
+        (9, 2, [7, -1], "seed must be a whole number from 0 to 4294967295, not -1"),
         (0, 1, [], "max_steps must be a whole number from 1 to 1000000, not 0"),
         (9, 0, [], "n_eval_episodes must be a whole number from 1 to 1000000000, not"),
     ],
