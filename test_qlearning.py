@@ -3100,6 +3100,34 @@ def test_readme_python_prints_what_readme_says(code, output, tmp_path, monkeypat
     assert out.getvalue() == output
 
 
+CAMERA = """
+class Corridor(Corridor):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        return gym.spaces.Box(self.place, self.place, (16, 16, 3), "uint8").sample()
+"""
+
+
+@games_are_drawn
+def test_readme_takes_a_game_of_ones_own_to_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (corridor,) = [code for code, _ in PYTHON if "class Corridor" in code]
+    section = README.split("\n## 8.")[1].split("\n## ")[0]
+    lines = "\n".join(re.findall(r"^    (.*)", section.split("**Register it")[1], re.MULTILINE))
+    names = {"package_model": package_model, "tell_story": qlearning.tell_story}
+    names |= {"RECIPES": RECIPES, "learn": learn}
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(corridor + CAMERA + lines, names)  # noqa: S102
+    del gym.registry["Corridor-v0"]
+    assert "\nTHE SCORE: " in out.getvalue()
+    table = load_model(tmp_path / "my-corridor" / "q-learning.pkl")["qtable"]
+    assert [argmax(row) for row in table[:4]] == [1, 1, 1, 1]
+
+
 def project_in(folder, right="", wrong=""):
     """A copy of the project to try something in, with a bug in qlearning.py if asked."""
     for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
