@@ -3,7 +3,7 @@
     python qlearning.py            learn to cross a frozen lake, prove the result right
     python qlearning.py --list     the other games
 
-Down to "copy down to here" this is the complete algorithm, and it needs no package; all
+Down to the line "The algorithm ends here" it is complete, and it needs no package; all
 the rest only checks, names and shows it. [book]: Sutton & Barto, 2nd edition; [course]:
 Hugging Face Deep RL Course, Unit 2. The words, each with one meaning:
 
@@ -558,13 +558,19 @@ states. 400 of them occur while driving: nobody waits where they want to go.
 def describe(env: Env) -> tuple[str, list[str], list[str]]:
     """What the game is about, its actions, and its map if there is one that fits."""
     game = type(env.unwrapped).__name__
-    numbered = [f"action{action}" for action in range(table_size(env)[1])]
-    own = getattr(env.unwrapped, "action_names", numbered)
-    text, names, letters = GAMES.get(game, ("", " ".join(own), ""))
+    n_actions = table_size(env)[1]
+    names = list(getattr(env.unwrapped, "action_names", []))
+    if len(names) != n_actions:
+        names = [f"action{action}" for action in range(n_actions)]
+    text, actions, letters = GAMES.get(game, ("", "", ""))
     rows = letters.split()
     if game == "FrozenLakeEnv":
         rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
-    return text, names.split(), rows if max(map(len, rows), default=0) <= 15 else []
+    return (
+        text,
+        actions.split() or names,
+        rows if max(map(len, rows), default=0) <= 15 else [],
+    )
 
 
 def is_taxi(env: Env) -> bool:
@@ -575,7 +581,7 @@ def is_taxi(env: Env) -> bool:
 def state_name(env: Env, state: int) -> str:
     """The number of a state, and what it stands for where that is more than a place."""
     if not is_taxi(env):
-        return str(state)
+        return str(getattr(env.unwrapped, "state_name", str)(state))
     row, column, passenger, destination = env.unwrapped.decode(state)
     where = ("R", "G", "Y", "B", "taxi")[passenger]
     return f"{state} ({row},{column}) {where} to {'RGYB'[destination]}"

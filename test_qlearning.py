@@ -1023,6 +1023,10 @@ def test_an_environment_of_ones_own_is_shown_as_far_as_it_is_known():
     assert f"\n{row}\n" in told
     assert told.endswith("table: Script does not publish its rules: it has no P.\n")
     assert "\nAfter 3 steps it ended. Score 7.\n" in told
+    named = Script(*WALK)
+    named.action_names, named.state_name = ["step back", "step on"], "place {}".format
+    told = shown("frozenlake", table, env=named)
+    assert "\n   1 place 0             step on  " in told
     for row, verdict in ([1.0, 2.0], "exact."), ([1.0, 0.5], "not exact."):
         told = shown("frozenlake", [row, [0.0] * 2, [0.0] * 2], env=Unstarted(END))
         assert "Expected score" not in told and f"\nVERDICT: {verdict}" in told
@@ -3117,7 +3121,9 @@ def test_readme_takes_a_game_of_ones_own_to_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (corridor,) = [code for code, _ in PYTHON if "class Corridor" in code]
     section = README.split("\n## 8.")[1].split("\n## ")[0]
-    lines = "\n".join(re.findall(r"^    (.*)", section.split("**Register it")[1], re.MULTILINE))
+    lines = "\n".join(
+        re.findall(r"^    (.*)", section.split("**Register it")[1], re.MULTILINE)
+    )
     names = {"package_model": package_model, "tell_story": qlearning.tell_story}
     names |= {"RECIPES": RECIPES, "learn": learn}
     with contextlib.redirect_stdout(io.StringIO()) as out:
