@@ -2633,7 +2633,7 @@ def hub(tmp_path_factory, monkeypatch):
         monkeypatch.setenv(name, value)
     importlib.reload(constants)  # where the client reads its environment
     for module in ("file_download", "utils.tqdm"):  # which keep copies of some
-        module = sys.modules[f"huggingface_hub.{module}"]
+        module = importlib.import_module(f"huggingface_hub.{module}")
         for name in filter(str.isupper, vars(constants).keys() & vars(module).keys()):
             monkeypatch.setattr(module, name, getattr(constants, name))
     utils = huggingface_hub.utils
