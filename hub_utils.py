@@ -18,6 +18,7 @@ try:
     import argparse
     import contextlib
     import hashlib
+    import inspect
     import io
     import json
     import math
@@ -31,7 +32,8 @@ try:
     import subprocess
     import tempfile
     import time
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from dataclasses import dataclass
     from numbers import Real
     from pathlib import Path
     from typing import Any
@@ -56,10 +58,16 @@ hf_utils: Any = utils  # which does not tell mypy what is in it
 AnyPath = str | os.PathLike[str]
 
 
-def require(condition: object, message: str) -> None:
-    """ValueError with this message unless the condition holds."""
+def require(condition: object, message: str, kind: Any = ValueError) -> None:
+    """An error of this kind, with this message, unless the condition holds."""
     if not condition:
-        raise ValueError(message)
+        raise kind(message)
+
+
+def note(text: str) -> None:
+    """Tell something on stderr, if anything can be written there."""
+    with contextlib.suppress(OSError):
+        print(f"note: {text}", file=sys.stderr)
 
 
 # ------------------ Film an episode ---------------------------------------------------
@@ -74,9 +82,9 @@ def record_video(
 ) -> Path:
     """The path of a new .mp4 or .gif: one greedy episode, a frame before it and per step.
 
-    `out_directory` is the course's name for the path of the file. The same `seed` gives
-    the same episode. An older film stays until the new one is whole. ValueError: this
-    cannot be filmed. RuntimeError: no renderer, or a broken encoder. OSError: the disk.
+    `out_directory` is the course's name for the path of the file. An older film stays until
+    the new one is whole. ValueError: this cannot be filmed. RuntimeError: no renderer, or
+    a broken encoder. OSError: the disk.
     """
     path = Path(out_directory).expanduser()
     check_numbers({"max_steps": max_steps, "seed": seed})
@@ -125,41 +133,39 @@ def picture(env: Env) -> Any:
 
 def write_film(path: Path, pictures: list[Any], fps: float) -> None:
     """Write the pictures as one film; RuntimeError if what was written is not whole."""
-    require(
-        len({p.shape for p in pictures}) == 1, "render() changes the picture's size"
-    )
+    sizes = {picture.shape for picture in pictures}
+    require(len(sizes) == 1, "render() changes the picture's size")
     if path.suffix.lower() == ".gif":
         how: Any = {"format": "GIF", "duration": 1000 / fps, "loop": 0}
-        content: Any = imageio.mimwrite("<bytes>", pictures, **how)
-        path.write_bytes(content)
+        gif: Any = imageio.mimwrite("<bytes>", pictures, **how)
+        path.write_bytes(gif)
         return
-    height, width, _ = pictures[0].shape
+    height, width, _ = sizes.pop()
     raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -"
     # H.264 in yuv420p is what every browser plays.
     codec = "-v error -c:v libx264 -pix_fmt yuv420p -movflags +faststart"
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), *raw.split(), *codec.split()]
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [ffmpeg, *f"{raw} {codec}".split(), f"file:{path}"]
     content = b"".join(picture.tobytes() for picture in pictures)
     # Not by imageio, which does not look at how ffmpeg ended.
-    command = [*ffmpeg, f"file:{path}"]
     ended = subprocess.run(command, check=False, input=content, capture_output=True)
     said = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     reason = said or f"exit code {ended.returncode}"
-    if not ended.returncode:
-        reason = "pictures are missing"
+    if ended.returncode == 0:
+        reason, written = "pictures are missing", 0
         with contextlib.suppress(RuntimeError):  # it cannot even be read
-            if imageio_ffmpeg.count_frames_and_secs(str(path))[0] == len(pictures):
-                reason = ""
-    if reason:
-        raise RuntimeError(f"ffmpeg did not finish {path.name}: {reason}")
+            written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+        if written == len(pictures):
+            return
+    raise RuntimeError(f"ffmpeg did not finish {path.name}: {reason}")
 
 
 @contextlib.contextmanager
 def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
     """A new folder to write in; at the end all that is in it moves to `folder`, or nothing.
 
-    Whoever writes the same `name` at the same time waits. One renaming decides whether the
-    old files count or the new: after a kill the next to come here removes what was not
-    ready, and moves what was.
+    Whoever writes the same `name` meanwhile waits. One renaming decides: after a kill the
+    next to come here removes what was not ready, and moves what was.
     """
 
     def move_in() -> None:
@@ -170,10 +176,8 @@ def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     unfinished, ready = folder / f".{name}.unfinished", folder / f".{name}.ready"
-    place = hashlib.sha256(os.fsencode(ready.resolve()) + os.fsencode(Path.home()))
-    with hf_utils.WeakFileLock(
-        Path(tempfile.gettempdir(), place.hexdigest() + ".lock")
-    ):
+    here = hashlib.sha256(os.fsencode(f"{Path.home()} {ready.resolve()}")).hexdigest()
+    with hf_utils.WeakFileLock(Path(tempfile.gettempdir(), f"{here}.lock")):
         move_in()
         unfinished.mkdir()
         try:
@@ -190,7 +194,8 @@ def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
 # delete your files. Here is that machine without its hands: an import leaves only a name
 # on the stack, and the few calls that make NumPy's arrays are done in plain Python. What
 # the real machine refuses is refused, and no instruction costs more than what it holds.
-MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_KEY = 10_000_000, 550_000, 6, 100
+MAX_BYTES, MAX_VALUES, MAX_LINE = 10_000_000, 550_000, 100_000  # of a pickle
+MAX_DEPTH, MAX_TEXT, MAX_KEY = 6, 10_000, 100  # of what is in it
 NUMPY_NAMES = {"numpy dtype", "numpy ndarray", "_codecs encode"} | {
     f"numpy.{core}.{name}"  # core: NumPy 1; _core: NumPy 2
     for core in ("core", "_core")
@@ -198,39 +203,31 @@ NUMPY_NAMES = {"numpy dtype", "numpy ndarray", "_codecs encode"} | {
 }
 DTYPES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
 DTYPES |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # NumPy's: struct's
+ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
+# pickletools knows what each instruction takes off the stack and what it leaves there.
+TAKES = {c.name: [part.name for part in c.stack_before] for c in pickletools.opcodes}
+LEAVES = {c.name: "".join(p.name for p in c.stack_after) for c in pickletools.opcodes}
+PLAIN = {"int", "int_or_bool", "float", "str", "bytes", "bytearray", "bool", "None"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT"}
-LITERALS |= {"BINFLOAT", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
-LITERALS |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", *CONSTANTS}
-TAKES = {"APPEND": 1, "SETITEM": 2, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}  # so many,
-TAKES |= {"STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 2}
-TAKES_TO_MARK = {"APPENDS", "SETITEMS", "TUPLE", "LIST", "DICT"}  # or all above a mark
-DECIMAL, INDEX = rb"(0|-?[1-9]\d{,99})", rb"\d{1,9}\n"  # no 010, 1_000 or megabytes
-LINES = {"INT": DECIMAL + rb"\n|0[01]\n", "LONG": DECIMAL + rb"L?\n"}
-FRACTION = rb"-?\d{1,17}(\.\d{1,20})?(e(-\d{1,3}|\+?[12]?\d{1,2}))?\n"
-LINES |= {"FLOAT": FRACTION, "GET": INDEX, "PUT": INDEX}
-INSTRUCTIONS = {  # what the byte stands for, how to read its argument, and its line
-    c.code.encode("latin1"): (
-        c.name,
-        c.arg and c.arg.reader,
-        c.name in LINES and re.compile(LINES[c.name]),
-    )
-    for c in pickletools.opcodes
-}
+INDEX, WHOLE = rb"\d{1,9}\n", rb"(0|-?[1-9]\d{,99})"  # not 010, which could mean 8
+NUMBERS = {"GET": INDEX, "PUT": INDEX, "INT": WHOLE + rb"\n|0[01]\n"}
+NUMBERS |= {"LONG": WHOLE + rb"L?\n", "FLOAT": rb"-?\d{1,17}(\.\d+)?(e[-+]?\d{1,3})?\n"}
 
 
-class Name(str):
-    """What the pickle would import."""
+class Program(io.BytesIO):
+    """The bytes of a pickle. Its lines are short: to read a long number can take ages."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return super().readline(MAX_LINE)
 
 
-class Made:
-    """What it would make: an array of NumPy's (or a number), or the dtype of one."""
+@dataclass(eq=False)
+class Part:
+    """What stands for a part of NumPy's arrays: a function, a dtype or an array."""
 
-    __match_args__ = ("kind", "content")
-
-    def __init__(self, kind: str) -> None:
-        self.kind, self.size = kind, 0
-        self.content: Any = None  # an array's numbers; a dtype's letters for `struct`
+    kind: str
+    content: Any = None  # a dtype's letters for `struct`, an array's numbers
+    size: int = 0  # its rows and numbers: what work it is
 
     def tolist(self) -> Any:
         """The numbers, as NumPy's arrays give them."""
@@ -250,129 +247,133 @@ def read_pickle(data: bytes) -> Any:
         raise ValueError(f"a damaged pickle ({type(error).__name__})") from None
 
 
+def instructions(data: bytes) -> Iterator[tuple[str, Any, int, int]]:
+    """Each instruction's name, the argument it carries, where it begins and ends."""
+    program, start = Program(data), 0
+    try:
+        for code, argument, _ in pickletools.genops(program):
+            end = program.tell()
+            if code.name in NUMBERS:
+                line = data[start + 1 : end]
+                require(re.fullmatch(NUMBERS[code.name], line), "no number")
+            yield code.name, argument, start, end
+            start = end
+    except ValueError:
+        raise ValueError("not a pickle, or one that is cut off") from None
+
+
 def run_without_hands(data: bytes) -> Any:
-    """The value that the program leaves on its stack, of plain values and what is Made."""
+    """The value that the program leaves on its stack, of plain values and of Parts."""
     stack: list[Any] = []
     below: list[list[Any]] = []  # what lies below each mark
     memo: dict[int, Any] = {}
-    program, used, frame_end = io.BytesIO(data), 0, 0
-    while (used := used + 1) <= MAX_VALUES:
-        start, items = program.tell(), []
-        name, argument = next_instruction(data, program)
-        require(not start < frame_end < program.tell(), "a frame that is cut off")
-        if name in TAKES:
-            items = [stack.pop() for _ in range(TAKES[name])][::-1]
-        elif name in TAKES_TO_MARK:
+    used = frame_end = 0
+    for name, argument, start, end in instructions(data):
+        used += 1
+        if used > MAX_VALUES:
+            raise ValueError("more values than any Q-table needs")
+        require(not start < frame_end < end, "a frame that is cut off")
+        if "mark" in TAKES[name]:
             stack, items = below.pop(), stack
+        else:
+            n_values = TAKES[name].count("any") + TAKES[name].count("str")
+            items = [stack.pop() for _ in range(n_values)][::-1]
 
-        if name in LITERALS:
+        if LEAVES[name] in PLAIN:
             stack.append(CONSTANTS.get(name, argument))
         elif name in ("EMPTY_LIST", "LIST"):
             stack.append(items)
         elif name in ("EMPTY_DICT", "DICT"):
-            stack.append(dictionary(items))
-        elif name.startswith(("EMPTY_TUPLE", "TUPLE")):
+            stack.append(dictionary(items[::2], items[1::2]))
+        elif LEAVES[name] == "tuple":
             stack.append(tuple(items))
         elif name.startswith("APPEND") and type(stack[-1]) is list:
             stack[-1].extend(items)
         elif name.startswith("SETITEM") and type(stack[-1]) is dict:
-            stack[-1].update(dictionary(items))
+            stack[-1].update(dictionary(items[::2], items[1::2]))
         elif name == "MARK":
             below.append(stack)
             stack = []
-        elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif name == "MEMOIZE":
+            stack += items
+            memo[len(memo)] = stack[-1]
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            if Name in map(type, items):  # an import, where a text should be
-                raise TypeError
-            stack.append(known_name(argument or " ".join(items)))
+            stack.append(imported(argument or " ".join(items)))
             used += 10  # as much work as some numbers
         elif name in ("REDUCE", "BUILD"):
-            made = carried_out(name, *items)
+            made = called(name, *items)
             stack.append(made)
-            used += 10 + (made.size if type(made) is Made else len(made) // 8)
-        elif name == "STOP" and program.tell() == len(data):
-            return stack.pop()
+            used += 10 + (made.size if type(made) is Part else len(made) // 8)
         elif name == "FRAME" and start >= frame_end:
-            frame_end = program.tell() + argument
+            frame_end = end + argument
             require(frame_end <= len(data), "a frame that is cut off")
+        elif name == "STOP" and end == len(data):
+            return items[0]
         elif name != "PROTO" or argument > 5:
             raise ValueError(f"a pickle with a {name} that no model needs there")
-    raise ValueError("more values than any Q-table needs")
 
 
-def next_instruction(data: bytes, program: io.BytesIO) -> tuple[str, Any]:
-    """The name of an instruction, and the argument that it carries."""
-    try:
-        name, reader, line = INSTRUCTIONS[program.read(1)]
-        if line:
-            require(line.match(data, program.tell()), "a number that nobody writes so")
-        return name, reader and reader(program)
-    except (ValueError, LookupError):
-        raise ValueError("not a pickle, or one that is cut off") from None
-
-
-def dictionary(items: Sequence[Any]) -> dict[str, Any]:
-    """A dictionary of keys and values in turn. Short texts only: others can take ages."""
-    if not items:
-        return {}
-    short = all(type(key) is str and len(key) <= MAX_KEY for key in items[::2])
+def dictionary(keys: Collection[Any], values: Collection[Any]) -> dict[str, Any]:
+    """A dictionary. Its keys are short texts: to look up others can take ages."""
+    short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
     require(short, "a dictionary with a key that is not a short text")
-    require(len(items) % 2 == 0, "a dictionary with a key that has no value")
-    return dict(zip(items[::2], items[1::2]))
+    require(len(keys) == len(values), "a dictionary with a key that has no value")
+    return dict(zip(keys, values))
 
 
-def known_name(whole: str) -> Name:
-    """The name of a part of NumPy's arrays; any other import is refused."""
+def imported(whole: str) -> Part:
+    """What stands for a part of NumPy's arrays; any other import is refused."""
     module, _, name = whole.partition(" ")
-    if whole not in NUMPY_NAMES:
-        text = ascii(f"{module[:80]}.{name[:80]}")[1:-1]
-        raise ValueError(f"it would import {text}")
-    return Name(name)
+    text = ascii(f"{module[:80]}.{name[:80]}")[1:-1]
+    require(whole in NUMPY_NAMES, f"it would import {text}")
+    return Part(name)
 
 
-def carried_out(name: str, what: Any, given: Any) -> Any:
+def called(name: str, what: Any, given: Any) -> Any:
     """What a call makes (REDUCE), or what is told about it after that (BUILD)."""
     exact = type(given) is tuple and float not in map(type, given)  # 1.0 is no 1
     require(exact, "a call with arguments that it cannot have")
     match name, what, *given:
-        case "REDUCE", Name("encode"), str() as text, "latin1":
+        case "REDUCE", Part("encode"), str() as text, "latin1":
             return text.encode("latin1")  # bytes, as protocols 0 to 2 write them
-        case "REDUCE", Name("dtype"), code, False | 0, True | 1 if code in DTYPES:
-            return Made(code)
-        case "REDUCE", Name("_reconstruct"), Name("ndarray"), (0 as size,), b"b":
-            require(type(size) is int, "an array of an unknown shape")
-            return Made("array")
-        case "REDUCE", Name("scalar"), dtype, bytes() as data:
-            return filled(Made("array"), (), dtype, False, data)
-        case "REDUCE", Name("_frombuffer"), data, dtype, shape, "C" | "F" as order:
-            return filled(Made("array"), shape, dtype, order == "F", data)
-        case "BUILD", Made("array", None), 1, shape, dtype, order, bytes() as data:
-            return filled(what, shape, dtype, order, data)
-        case "BUILD", Made(_, None), 3, order, None, None, None, -1, -1, 0:
-            orders = {"<": "<", ">": ">", "=": "=", "|": "="}
-            what.content = orders[order] + "{}" + DTYPES[what.kind]
+        case "REDUCE", Part("dtype"), str() as code, False | 0, True | 1 if (
+            code in DTYPES
+        ):
+            return Part(code)
+        case "BUILD", Part(_, None), 3, str() as order, None, None, None, -1, -1, 0:
+            what.content = ORDERS[order] + "{}" + DTYPES[what.kind]
             return what
+        case "REDUCE", Part("_reconstruct"), Part("ndarray"), (int(0),), b"b":
+            return Part("array")
+        case "BUILD", Part("array", None), 1, shape, dtype, order, bytes() as data:
+            return filled(what, shape, dtype, order, data)
+        case "REDUCE", Part("scalar"), dtype, bytes() as data:
+            return filled(Part("array"), (), dtype, False, data)
+        case "REDUCE", Part("_frombuffer"), data, dtype, shape, "C" | "F" as order:
+            return filled(Part("array"), shape, dtype, order == "F", data)
     raise ValueError("a call that makes no part of an array")
 
 
-def filled(array: Made, shape: Any, dtype: Any, by_columns: Any, data: Any) -> Made:
+def filled(array: Part, shape: Any, dtype: Any, by_columns: Any, data: Any) -> Part:
     """The array with its numbers, in rows, read from the bytes with `struct`."""
     kinds = [type(part) for part in (shape, dtype, by_columns)]
-    require(kinds == [tuple, Made, bool], "an array of unknown parts")
+    require(kinds == [tuple, Part, bool], "an array of unknown parts")
     sizes = [size for size in shape if type(size) is int and 0 <= size <= MAX_VALUES]
     require(len(sizes) == len(shape) <= 2, "an array of an unknown or too large shape")
-    array.size = math.prod(sizes)
+    array.size = math.prod(size + 1 for size in sizes)  # empty rows are work as well
     require(array.size <= MAX_VALUES, "an array that is larger than any Q-table")
-    numbers = struct.unpack(dtype.content.format(array.size), data)
+    numbers = struct.unpack(dtype.content.format(math.prod(sizes)), data)
     array.content = numbers if sizes else numbers[0]
     if len(sizes) == 2:
         rows, columns = sizes
-        starts = [row if by_columns else row * columns for row in range(rows)]
-        step, span = (rows, rows * columns) if by_columns else (1, columns)
-        array.content = [numbers[s : s + span : step] for s in starts]
+        cuts = [slice(row * columns, (row + 1) * columns) for row in range(rows)]
+        if by_columns:
+            cuts = [slice(row, None, rows) for row in range(rows)]
+        array.content = [numbers[cut] for cut in cuts]
     return array
 
 
@@ -390,15 +391,18 @@ def plain(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [copy(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            dictionary([part for item in value.items() for part in item])  # its keys
-            return {key: copy(item, depth + 1) for key, item in value.items()}
-        kind, is_float = type(value), isinstance(value, float)
-        require(not is_float or math.isfinite(value), "a number that is not finite")
-        small = kind is int and value.bit_length() <= 64
-        small |= kind is str and len(value) <= 10_000
-        if small or is_float or value is None or kind is bool:
-            return value
-        raise ValueError(f"a {kind.__name__} that no model needs")
+            items = dictionary(value.keys(), value.values()).items()
+            return {key: copy(item, depth + 1) for key, item in items}
+        match value:
+            case float() if not math.isfinite(value):
+                raise ValueError("a number that is not finite")
+            case None | bool() | float():
+                return value
+            case int() if value.bit_length() <= 64:
+                return value
+            case str() if len(value) <= MAX_TEXT:
+                return value
+        raise ValueError(f"a {type(value).__name__} that no model needs")
 
     return copy(value, 0)
 
@@ -412,9 +416,8 @@ def checked_model(model: Any) -> Model:
     seeds, table = model.get("eval_seed", []), model.get("qtable")
     whole = type(seeds) is list and all(type(n) is int and n >= 0 for n in seeds)
     require(whole, "its eval_seed is not a list of whole numbers of 0 or more")
-    require(
-        type(model.get("env_kwargs", {})) is dict, "its env_kwargs are no dictionary"
-    )
+    is_dict = type(model.get("env_kwargs", {})) is dict
+    require(is_dict, "its env_kwargs are no dictionary")
     check_numbers(model)
     is_table = type(table) is list and {type(row) for row in table} == {list}
     require(is_table, "its qtable is not a list of rows")
@@ -425,12 +428,12 @@ def checked_model(model: Any) -> Model:
     return {**model, "qtable": [[float(cell) for cell in row] for row in table]}
 
 
-def save_model(model: Mapping[str, Any], path: AnyPath) -> Path:
+def save_model(model: Model, path: AnyPath) -> Path:
     """The path of the new file: a pickle of plain lists and numbers that imports nothing.
 
     ValueError: this is no model, or larger than `load_model` reads. OSError: the disk.
     """
-    path, data = Path(path).expanduser(), pickle.dumps(checked_model(dict(model)), 4)
+    path, data = Path(path).expanduser(), pickle.dumps(checked_model(model), 4)
     read_pickle(data)
     with arriving_whole(path.parent, path.name) as new:
         (new / path.name).write_bytes(data)
@@ -454,12 +457,9 @@ def load_model(path: AnyPath, *, name: str = "") -> Model:
 
 GAME_ARGUMENTS = {"map_name", "desc", "is_slippery", "success_rate", "is_rainy"}
 GAME_ARGUMENTS |= {"fickle_passenger", "max_episode_steps"}
-UNMAKEABLE: tuple[type[Exception], ...]  # Gymnasium's answers to bad arguments
-UNMAKEABLE = (gym.error.Error, ImportError, LookupError, TypeError, ValueError)
-UNMAKEABLE += (AssertionError,)
 
 
-def game_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+def game_arguments(model: Model) -> dict[str, Any]:
     """What `make_env` needs besides the id: our env_kwargs, or the course's two keys."""
     course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
     given = model.get("env_kwargs", course)
@@ -467,15 +467,13 @@ def game_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if v is not None and k != unread}
 
 
-def is_ice_unknown(model: Mapping[str, Any]) -> bool:
+def is_ice_unknown(model: Model) -> bool:
     """Whether it may be either lake, as in models that keep only the course's keys."""
     is_lake, keys = model["env_id"] == "FrozenLake-v1", model.keys()
     return is_lake and "env_kwargs" not in keys and model.get("slippery") is None
 
 
-def make_env_from_model(
-    model: Mapping[str, Any], render_mode: str | None = None
-) -> Env:
+def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
     """The environment that the model was trained in; ValueError if its table cannot fit.
 
     Only games that this Gymnasium knows, with harmless arguments: an id from a stranger
@@ -489,11 +487,9 @@ def make_env_from_model(
     require(unknown == "[]", f"{env_id} cannot be made with {unknown}")
     guess = {"is_slippery": True} if is_ice_unknown(model) else {}
     if env_id == "FrozenLake-v1" and not arguments.keys() & {"map_name", "desc"}:
-        maps: dict[int, Any] = {len("".join(rows)): name for name, rows in MAPS.items()}
+        maps: Any = {len("".join(rows)): name for name, rows in MAPS.items()}
         require(len(table) in maps, f"no map of Gymnasium's has {len(table)} states")
         guess["map_name"] = maps[len(table)]
-    if guess:
-        qlearning.say_once(f"note: not said in the model, but guessed: {guess}")
     try:
         letters = "".join(arguments.get("desc") or "S")
         is_map = {"S"} <= set(letters) <= set("SFHG")
@@ -501,19 +497,22 @@ def make_env_from_model(
         fits = 4 * len(letters) <= max(4, len(table) * len(table[0]))
         require(fits, "its map is too large for its table")
         env = make_env(env_id, render_mode=render_mode, **arguments | guess)
-    except UNMAKEABLE as error:
+    except Exception as error:  # what comes of a stranger's arguments can be any
         raise ValueError(f"{env_id} cannot be made: {one_line(error)}") from error
     check_table(env, table)
+    if guess:
+        note(f"not said in the model, but guessed: {guess}")
     return env
 
 
 # ------------------ Package: all that a push uploads, without a network ---------------
 FILES = ("q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4")
-PICKLE, _, RESULTS, CARD, FILM = FILES
+PICKLE, PARAMS, RESULTS, CARD, FILM = FILES
+SCORE = "{:.2f} +/- {:.2f}"  # as the course's readers split it
 
 
 def package_model(
-    model: Mapping[str, Any],
+    model: Model,
     env: Env,
     folder: AnyPath,
     video_fps: float = 1,
@@ -522,10 +521,9 @@ def package_model(
 ) -> Path:
     """The folder, now with the FILES that a push uploads; needs no network.
 
-    Other files in the folder stay, and so do the owner's words on this agent's card.
-    Before anything is written, ValueError: this is no model of this environment, cannot
-    be filmed, or would replace a README.md that is nobody's card. RuntimeError: no
-    renderer, or a broken encoder. OSError: the disk.
+    Other files stay, and so do the owner's words on this agent's card. ValueError: this
+    is no model of this environment, cannot be filmed, or would replace a README.md that
+    is nobody's card. RuntimeError: no renderer, or a broken encoder. OSError: the disk.
     """
     checked, place = packable(model, env, video_fps, repo_id), Path(folder).expanduser()
     old = check_folder(place)
@@ -535,9 +533,9 @@ def package_model(
     return build_package(checked, env, place, video_fps, repo_id, old)
 
 
-def packable(model: Mapping[str, Any], env: Env, fps: float, repo_id: Any) -> Model:
+def packable(model: Model, env: Env, fps: float, repo_id: Any) -> Model:
     """The model as it is packaged; ValueError for all that can be known to be wrong."""
-    checked = checked_model(dict(model))
+    checked = checked_model(model)
     for name in ("max_steps", "n_eval_episodes", "eval_seed", "gamma"):
         require(name in checked, f"the model lacks {name}")
     seeds, episodes = len(checked["eval_seed"]), checked["n_eval_episodes"]
@@ -562,8 +560,7 @@ def env_arguments(env: Env) -> dict[str, Any]:
     given, limit = dict(env.spec.kwargs), env.spec.max_episode_steps
     given.pop("render_mode", None)
     if given.get("map_name", "") is None and not given.get("desc"):  # a map at random
-        rows = env.unwrapped.desc.tolist()
-        given["desc"] = [b"".join(row).decode() for row in rows]
+        given["desc"] = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
     registered = gym.registry.get(env.spec.id)
     if registered and limit != registered.max_episode_steps:
         given["max_episode_steps"] = limit
@@ -574,36 +571,29 @@ def check_same_game(model: Model, env: Env) -> None:
     """ValueError if the environment says that it is another game than the model's."""
     if env.spec is None:
         return
-    plays, says = env_arguments(env), game_arguments(model)
-    if "env_kwargs" not in model:  # the course's, which leaves open what is by default
-        maps = {"map_name", "desc"} if "map_name" in says else set()
-        says = {name: plays[name] for name in plays.keys() - maps} | says
-
-    def nature(env: Env) -> tuple[Any, ...]:
-        game, unseen = env.unwrapped, {"render_mode": None}
-        rules = getattr(game, "P", env.spec.kwargs | unseen)
-        starts = list(getattr(game, "initial_state_distrib", []))
-        return type(game), env.spec.max_episode_steps, rules, starts
-
-    try:
-        same = nature(make_env(model["env_id"], **says)) == nature(env)
-    except UNMAKEABLE:
-        same = False
-    one, other = f"{model['env_id']} {says or ''}", f"{env.spec.id} {plays or ''}"
-    text = f"the model is of {one.strip()}, and the environment is {other.strip()}"
+    plays, says, env_id = env_arguments(env), game_arguments(model), model["env_id"]
+    parameters = inspect.signature(type(env.unwrapped)).parameters.values()
+    default = {parameter.name: parameter.default for parameter in parameters}
+    if env.spec.id in gym.registry:
+        default |= gym.registry[env.spec.id].kwargs
+    if "desc" in plays:  # then Gymnasium does not look at the other
+        default["map_name"] = None
+    # What a model leaves open is by default; with the course's, it is as it was played.
+    unsaid = default if "env_kwargs" in model else default | plays
+    same = env.spec.id in (env_id, qlearning.SAME_GAMES.get(env_id))
+    same = same and unsaid | says == default | plays
+    text = f"the model is of {env_id} {says}, and the environment is"
+    text = f"{text} {env.spec.id} {plays}".replace(" {}", "")
     require(same, one_line(ValueError(text)))
 
 
 def check_folder(folder: Path) -> dict[str, bytes]:
-    """The card and the results in a folder, if there are any and a package may go there.
-
-    ValueError if it would replace what is nobody's card, OSError if the disk says no.
-    """
+    """The card and the results in a folder, unless no package may go there."""
     check_place(folder)
     for name in FILES:
         require(not (folder / name).is_dir(), f"{folder / name} is a folder, no file")
-    paths = [folder / name for name in (CARD, RESULTS)]
-    old = {path.name: path.read_bytes() for path in paths if path.exists()}
+    there = [name for name in (CARD, RESULTS) if (folder / name).exists()]
+    old = {name: (folder / name).read_bytes() for name in there}
     block, above, words = split_card(old.get(CARD, b""), str(folder / CARD))
     is_card = above or not words.strip() or "q-learning" in str(metadata_of(block))
     require(is_card, f"{folder / CARD} is no agent's card: take another folder")
@@ -634,15 +624,14 @@ def build_package(
     }
     with contextlib.suppress(ValueError, TypeError):
         earlier = json.loads(old.get(RESULTS, b""))
-        if earlier | {"eval_datetime": ""} == results | {"eval_datetime": ""}:
+        if earlier | {"eval_datetime": results["eval_datetime"]} == results:
             results = earlier  # nothing is new, so neither is the time
-    params = {**model, "versions": versions}
-    del params["qtable"]
-    score = f"{mean:.2f} +/- {std:.2f}"
+    params = {n: v for n, v in model.items() if n != "qtable"} | {"versions": versions}
+    score = SCORE.format(mean, std)
     card = model_card(model, env, score, repo_id, old.get(CARD, b""))
     with arriving_whole(folder, "package") as new:
         save_model(model, new / PICKLE)
-        for name, content in (("params.json", params), (RESULTS, results)):
+        for name, content in ((PARAMS, params), (RESULTS, results)):
             (new / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         (new / CARD).write_bytes(card.encode())
         table, steps, film = model["qtable"], model["max_steps"], new / FILM
@@ -653,7 +642,7 @@ def build_package(
         if words not in card:  # they are another agent's, or were not pushed
             aside = f"README-{hashlib.sha256(words.encode()).hexdigest()[:8]}.md"
             (new / aside).write_bytes(replaced)
-            print(f"note: what {CARD} said is kept in {aside}", file=sys.stderr)
+            note(f"what {CARD} said is kept in {aside}")
     return folder
 
 
@@ -661,42 +650,6 @@ def build_package(
 OWNER_MARK = "<!-- What you write below this line stays with every new push. -->"
 METADATA = re.compile(r"\s*---(?:\r\n?|\n)([\S\s]*?)(?:\r\n?|\n)---[ \t]*(?:\r?\n|$)")
 GYMNASIUMS = set(gym.registry)  # the games that are there before anybody registers one
-TEMPLATE = """
-# Q-learning agent for {game}
-
-This agent plays **{game}** by tabular Q-learning: it has a table with a value for each of
-{actions} actions in each of {states} states, improved after every step of its training, and
-takes the action of the highest value. The video shows one episode.
-
-## Score
-
-| | score |
-|---|---|
-| mean +/- standard deviation over {episodes} episodes | {score} |
-{exact}
-## Hyperparameters
-
-| name | value | what it means |
-|---|---|---|
-{numbers}
-
-## Use it
-
-With `qlearning.py` and `hub_utils.py` beside your script{registered}:
-
-```python
-from hub_utils import {name}
-from qlearning import evaluate_model, make_env
-
-model = {loader}
-env = {call}
-mean, std = evaluate_model(env, model)
-print(f"{{mean:.2f}} +/- {{std:.2f}}")
-```
-
-{reproduce}
-
-"""
 
 
 def split_card(card: bytes, name: str) -> tuple[str, str, str]:
@@ -709,24 +662,19 @@ def split_card(card: bytes, name: str) -> tuple[str, str, str]:
     require(not unread, f"{name} is not written in UTF-8: save it in UTF-8 first")
     found = METADATA.match(text)
     block, body = (found[1], text[found.end() :]) if found else ("", text)
-    try:
-        metadata_of(block)
-    except (ValueError, TypeError) as error:
-        text = f"the metadata on top of {name} is broken ({one_line(error)[:99]})"
-        raise ValueError(text) from None
+    metadata_of(block, name)
     above, mark, words = body.partition("\n" + OWNER_MARK)  # a line of its own
     return (block, above, words) if mark else (block, "", "\n\n" + body)
 
 
-def metadata_of(block: str) -> dict[str, Any]:
+def metadata_of(block: str, name: str = "the card") -> dict[str, Any]:
     """What the first lines of a card say in YAML; ValueError if they are none."""
     try:
         card: Any = hf.RepoCard(f"---\n{block}\n---\n")
+        return dict(card.data.to_dict())
     except Exception as error:  # PyYAML's errors are no ValueErrors
-        if isinstance(error, (OSError, MemoryError)):
-            raise
-        raise ValueError(one_line(error)) from None
-    return dict(card.data.to_dict())
+        text = f"the metadata on top of {name} is broken ({one_line(error)[:99]})"
+        raise ValueError(text) from error
 
 
 def dumped(metadata: dict[str, Any]) -> str:
@@ -773,6 +721,11 @@ def loader(repo_id: str | None) -> str:
     return f'load_from_hub("{repo_id}")' if repo_id else f'load_model("{PICKLE}")'
 
 
+def table_rows(rows: Iterable[Iterable[Any]]) -> str:
+    """The rows of a table in Markdown."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
 def model_card(
     model: Model, env: Env, score: str, repo_id: str | None, old: bytes
 ) -> str:
@@ -793,54 +746,78 @@ def model_card(
     }
     from_gymnasium = type(env.unwrapped).__module__.startswith("gymnasium.")
     known = from_gymnasium and env.spec and env.spec.id in GYMNASIUMS
-    steps, episodes = model["max_steps"], model["n_eval_episodes"]
-    exact = ""
+    registered = "" if known else ", and the game registered first"
+    table, steps = model["qtable"], model["max_steps"]
+    episodes = model["n_eval_episodes"]
+    scores = [(f"mean +/- standard deviation over {episodes} episodes", score)]
     with contextlib.suppress(ValueError):  # no rules, or values that never settle
-        answer = {**model, "qtable": qlearning.value_iteration(env, model["gamma"])}
-        key = "{:.2f} +/- {:.2f}".format(*qlearning.evaluate_model(env, answer))
-        exact += "| the exact table (value iteration) in the same "
-        exact += f"{episodes} episodes | {key} |\n"
+        exact = {**model, "qtable": qlearning.value_iteration(env, model["gamma"])}
+        label = f"the exact table (value iteration) in the same {episodes} episodes"
+        scores.append((label, SCORE.format(*qlearning.evaluate_model(env, exact))))
     with contextlib.suppress(ValueError):
-        own = qlearning.exact_score(env, steps, model["qtable"])
-        best = qlearning.exact_score(env, steps)
-        exact += f"| exact mean of this agent within {steps} steps, over all starts "
-        exact += f"| {own:.4f} |\n| exact mean of the best possible policy, likewise "
-        exact += f"| {best:.4f} |\n"
-    numbers = [
-        f"| {name} | {model[name]} | {meaning} |"
-        for name, (*_, meaning) in qlearning.HYPERPARAMETERS.items()
-        if name in model
-    ]
+        label = f"exact mean of this agent within {steps} steps, over all starts"
+        scores.append((label, f"{qlearning.exact_score(env, steps, table):.4f}"))
+        label = "exact mean of the best possible policy, likewise"
+        scores.append((label, f"{qlearning.exact_score(env, steps):.4f}"))
+    homes = qlearning.HYPERPARAMETERS.items()
+    numbers = [(n, model[n], meaning) for n, (*_, meaning) in homes if n in model]
     seeds = f"{len(model['eval_seed'])} fixed" if model["eval_seed"] else "0, 1, 2, ..."
-    numbers.append(f"| eval_seed | {seeds} | what each evaluated episode starts from |")
-    text = TEMPLATE.format(
-        # As Markdown shows it, whatever characters are in it.
-        game=re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game, flags=re.ASCII),
-        call=game_call(model),
-        states=len(model["qtable"]),
-        actions=len(model["qtable"][0]),
-        episodes=episodes,
-        score=score,
-        exact=exact,
-        numbers="\n".join(numbers),
-        registered="" if known else ", and the game registered first",
-        name=loader(repo_id).partition("(")[0],
-        loader=loader(repo_id),
-        reproduce=how_to_reproduce(model),
-    )
-    return f"---\n{merged_metadata(block, metadata)}\n---\n{text}{OWNER_MARK}{words}"
+    numbers.append(("eval_seed", seeds, "what each evaluated episode starts from"))
+    # As Markdown shows it, whatever characters are in it.
+    title = re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game, flags=re.ASCII)
+    return f"""---
+{merged_metadata(block, metadata)}
+---
+
+# Q-learning agent for {title}
+
+This agent plays **{title}** by tabular Q-learning: it has a table with a value for each of
+{len(table[0])} actions in each of {len(table)} states, improved after every step of its training, and
+takes the action of the highest value. The video shows one episode.
+
+## Score
+
+| | score |
+|---|---|
+{table_rows(scores)}
+
+## Hyperparameters
+
+| name | value | what it means |
+|---|---|---|
+{table_rows(numbers)}
+
+## Use it
+
+With `qlearning.py` and `hub_utils.py` beside your script{registered}:
+
+```python
+from hub_utils import {loader(repo_id).partition("(")[0]}
+from qlearning import evaluate_model, make_env
+
+model = {loader(repo_id)}
+env = {game_call(model)}
+mean, std = evaluate_model(env, model)
+print(f"{{mean:.2f}} +/- {{std:.2f}}")
+```
+
+{how_to_reproduce(model)}
+
+{OWNER_MARK}{words}"""
 
 
 def how_to_reproduce(model: Model) -> str:
     """The command that trains this very table again, or that there is none."""
     commands = []
+    numbers = sorted(qlearning.HYPERPARAMETERS.keys() - {"n_eval_episodes"})
+    game = model["env_id"], game_arguments(model)
     for name, recipe in qlearning.RECIPES.items():
-        numbers = qlearning.HYPERPARAMETERS.keys() - {"n_eval_episodes"}
         given = {n: model.get(n) for n in numbers if model.get(n) != recipe[n]}
-        game = recipe["env_id"], recipe["env_kwargs"]
-        same = game == (model["env_id"], game_arguments(model))
-        if same and None not in given.values():
-            options = [f"{qlearning.option(n)} {given[n]}" for n in sorted(given)]
+        if (
+            game == (recipe["env_id"], recipe["env_kwargs"])
+            and None not in given.values()
+        ):
+            options = [f"{qlearning.option(n)} {value}" for n, value in given.items()]
             commands.append(" ".join(["python hub_utils.py package", name, *options]))
     if not commands:
         return "No command makes this table again: train it with the numbers above."
@@ -849,10 +826,11 @@ def how_to_reproduce(model: Model) -> str:
 
 # ------------------ Push and load: the Hub --------------------------------------------
 PATIENCE = 10  # seconds to wait for an answer, wherever the client lets us say so
+LOGIN = "run notebook_login()" if hf_utils.is_notebook() else "run `hf auth login`"
 ANSWERS: dict[Any, tuple[type[OSError], str]] = {  # what the Hub answers: what we say
     "gated": (PermissionError, "{repo} is gated: ask for access on its page"),
     "none": (FileNotFoundError, "there is no model {repo} on the Hub for your token"),
-    401: (PermissionError, "the Hub does not know this token: {login} again"),
+    401: (PermissionError, f"the Hub does not know this token: {LOGIN} again"),
     403: (PermissionError, "your token may not {do} {repo}: it lacks the {do} role"),
     404: (FileNotFoundError, "{repo} has no {what}"),
     409: (ConnectionError, "{repo} is there already, and your token cannot see it"),
@@ -862,8 +840,6 @@ ANSWERS: dict[Any, tuple[type[OSError], str]] = {  # what the Hub answers: what 
     500: (ConnectionError, "the Hub answers {status}: try again later"),
     None: (ConnectionError, "no connection to the Hub, or no answer of it ({kind})"),
 }
-IN_NOTEBOOK = hf_utils.is_notebook()
-LOGIN = "run notebook_login()" if IN_NOTEBOOK else "run `hf auth login`"
 
 
 def status_of(error: Any) -> Any:
@@ -879,17 +855,14 @@ def in_plain_words(
 ) -> Iterator[None]:
     """Turn what can go wrong between here and the Hub into one sentence each.
 
-    ValueError: the Hub allows no such name. PermissionError, FileNotFoundError: it says
-    no. ConnectionError: all else. What the disk did stays the OSError that it is.
+    PermissionError, FileNotFoundError: the Hub says no. ConnectionError: all else. What
+    the disk did stays the OSError that it is.
     """
     xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
     hidden = hf_utils.are_progress_bars_disabled()
-    if not sys.stderr.isatty() and not IN_NOTEBOOK:
-        hf_utils.disable_progress_bars()
+    hf_utils.disable_progress_bars()  # some of them show in a pipe as well
     try:  # by plain HTTP: Xet, the other way, takes three minutes to say no
         yield
-    except errors.HFValidationError as error:
-        raise ValueError(f"the Hub allows no name like {repo!r}: {error}") from None
     except Exception as error:  # the client lets the errors of many libraries pass
         by_network = isinstance(error, (ConnectionError, TimeoutError))
         if getattr(error, "errno", None) is not None and not by_network:
@@ -900,9 +873,9 @@ def in_plain_words(
         if key not in ANSWERS:
             key = 400 if status < 500 else 500
         kind, text = ANSWERS[key]
-        about = {"repo": repo, "what": what, "do": do, "login": LOGIN, "status": status}
-        about["kind"] = type(error.__cause__ or error).__name__
-        raise kind(text.format(said=one_line(error)[:150], **about) + advice) from None
+        about = {"repo": repo, "what": what, "do": do, "said": one_line(error)[:150]}
+        about |= {"status": status, "kind": type(error.__cause__ or error).__name__}
+        raise kind(text.format(**about) + advice) from None
     finally:
         constants.HF_HUB_DISABLE_XET = xet
         if not hidden:
@@ -913,8 +886,10 @@ def check_repo_id(repo_id: Any) -> None:
     """ValueError for a name that the Hub would not allow; asks nobody."""
     is_name = isinstance(repo_id, str) and repo_id.count("/") == 1
     require(is_name, f"a repo id is NAME/REPO, not {repo_id!r}")
-    with in_plain_words(repo_id):
-        hf.hf_hub_url(repo_id, PICKLE)
+    try:
+        hf_utils.validate_repo_id(repo_id)
+    except ValueError as error:
+        raise ValueError(f"the Hub allows no name like {repo_id!r}: {error}") from None
 
 
 def client(token: str | None) -> hf.HfApi:
@@ -930,14 +905,13 @@ def look_at(
 ) -> tuple[hf.HfApi, str | None, dict[str, bytes] | None]:
     """A client that may write to the repo, its last commit, and its card and results.
 
-    None instead of these two: there is no such repo yet. All else that keeps us from
-    looking is an error, as of `push_to_hub`: a card that is not seen could get lost.
+    None instead of these two: there is no such repo yet. All else is an error, as of
+    `push_to_hub`: a card that is not seen could get lost.
     """
     check_repo_id(repo_id)
     api, old = client(token), {}
     info: Any = None
-    if not api.token:
-        raise PermissionError(f"there is no token to push with: {LOGIN}")
+    require(api.token, f"there is no token to push with: {LOGIN}", PermissionError)
     with in_plain_words(repo_id), tempfile.TemporaryDirectory() as folder:
         try:
             info = api.model_info(repo_id, revision="main", timeout=PATIENCE)
@@ -951,11 +925,10 @@ def look_at(
             if file in (CARD, RESULTS):
                 api.hf_hub_download(repo_id, file, revision=info.sha, local_dir=folder)
                 old[file] = Path(folder, file).read_bytes()
-    if role == "read":
-        raise PermissionError("your token can only read: make one with the write role")
-    if repo_id.split("/")[0] not in owners:
-        yours = ", ".join(owners)
-        raise PermissionError(f"{repo_id} is not yours: you can push to {yours}")
+    text = "your token can only read: make one with the write role"
+    require(role != "read", text, PermissionError)
+    text = f"{repo_id} is not yours: you can push to {', '.join(owners)}"
+    require(repo_id.split("/")[0] in owners, text, PermissionError)
     if info is None:
         return api, None, None
     require(info.id == repo_id, f"{repo_id} is called {info.id} now: push to that")
@@ -968,7 +941,7 @@ def look_at(
 
 def push_to_hub(
     repo_id: str,
-    model: Mapping[str, Any],
+    model: Model,
     env: Env,
     video_fps: float = 1,
     local_repo_path: AnyPath = "hub",
@@ -979,8 +952,7 @@ def push_to_hub(
 ) -> str:
     """The URL of the model's page, after packaging it and uploading the five FILES.
 
-    First comes all that can fail here, so that nothing half done gets to the Hub. A push
-    of what is there already makes no commit, and the words of the card's owner stay.
+    A push of what is there already makes no commit, and the card's owner's words stay.
     Errors are those of `package_model`; ValueError also for a repo of another name or
     visibility, PermissionError for a token or repo that will not do, FileNotFoundError
     for what the Hub does not have, ConnectionError for all that keeps it from answering.
@@ -1013,20 +985,19 @@ def load_from_hub(
     OSError: the disk.
     """
     check_repo_id(repo_id)
-    api, name, size = client(token), f"{repo_id}: {filename}", None
-    with in_plain_words(repo_id, f"file {filename}"):
-        url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+    api, what, name = client(token), f"file {filename}", f"{repo_id}: {filename}"
+    url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+    size = None  # unknown: there is no answer
+    with in_plain_words(repo_id, what):
         try:
             size = api.get_hf_file_metadata(url=url, timeout=PATIENCE).size or 0
         except Exception as error:
             if status_of(error) is not None:
                 raise
-        many = f"{name} is not a Q-learning model: more bytes than any Q-table needs"
-        path = ""
-        if (size or 0) <= MAX_BYTES:
-            offline = size is None
-            path = api.hf_hub_download(repo_id, filename, local_files_only=offline)
-    require(path, many)
+    text = f"{name} is not a Q-learning model: more bytes than any Q-table needs"
+    require((size or 0) <= MAX_BYTES, text)
+    with in_plain_words(repo_id, what):
+        path = api.hf_hub_download(repo_id, filename, local_files_only=size is None)
     return load_model(path, name=name)
 
 
@@ -1036,31 +1007,40 @@ MAX_STEPS, MAX_OUTCOMES = 200_000, 10_000_000  # of an evaluation; to look at in
 
 def show_model(model: Model) -> None:
     """Print all about a stranger's model, in some ten seconds whatever it claims."""
-    course = {**qlearning.RECIPES["frozenlake"], "env_kwargs": None}
-    needed = {"max_steps", "n_eval_episodes", "gamma"} - model.keys()
-    notes = [f"{n} is not in the model: taken for {course[n]}" for n in sorted(needed)]
-    model = {n: v for n, v in course.items() if v is not None} | model
-    ices = (False, True) if is_ice_unknown(model) else (model.get("slippery"),)
-    worlds = [make_env_from_model(model | {"slippery": ice}) for ice in ices]
+    course = {**qlearning.RECIPES["frozenlake"]}
+    del course["env_kwargs"]
+    needed = sorted({"max_steps", "n_eval_episodes", "gamma"} - model.keys())
+    notes = [f"{name} is not in the model: taken for {course[name]}" for name in needed]
+    model = course | model
+    is_unknown = is_ice_unknown(model)
+    worlds = [make_env_from_model(model | {"slippery": False} if is_unknown else model)]
+    if is_unknown:
+        ice = env_arguments(worlds[0]) | {"is_slippery": True}
+        worlds.append(make_env_from_model(model | {"env_kwargs": ice}))
+
     allowed = min(model["max_steps"], worlds[0].spec.max_episode_steps or 10**9)
-    steps, seeds = min(allowed, 10_000), model["eval_seed"]
+    steps = min(allowed, 10_000)
     if steps < allowed:
         notes.append(f"{allowed} steps take too long: an episode ends after {steps}")
-    claimed = model["n_eval_episodes"]
-    episodes = min(claimed, len(seeds) or claimed, max(1, MAX_STEPS // steps))
-    if episodes < claimed:
-        notes.append(f"{claimed} episodes are too many: scored in the first {episodes}")
+    claimed, seeds = model["n_eval_episodes"], model["eval_seed"]
+    seeded = min(claimed, len(seeds) or claimed)
+    if seeded < claimed:
+        text = f"{claimed} episodes, but only {seeded} seeds"
+        notes.append(f"{text}: scored in the first {seeded}")
+    episodes = min(seeded, max(1, MAX_STEPS // steps))
+    if episodes < seeded:
+        notes.append(f"{seeded} episodes are too many: scored in the first {episodes}")
     rules = [getattr(env.unwrapped, "P", {}) for env in worlds]
     outcomes = sum(len(P[s][a]) for P in rules for s in P for a in P[s])
     sweeps = min(10_000, 30 / (1.001 - model["gamma"])) + 3 * steps
     proof = outcomes * sweeps <= MAX_OUTCOMES
     if not proof:
         notes.append("the proof is left out, as it would take too long")
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    for env, ice in zip(worlds, ices):
-        if len(ices) > 1:
-            print(f"\n====== If the lake is {'' if ice else 'not '}slippery ======\n")
+    for text in notes:
+        note(text)
+    for env, word in zip(worlds, ("not ", "")):
+        if is_unknown:
+            print(f"\n====== If the lake is {word}slippery ======\n")
         shown = {"max_steps": steps, "n_eval_episodes": episodes}
         shown = model | shown | {"env_kwargs": env_arguments(env)}
         qlearning.show_world(env, shown)
@@ -1077,38 +1057,37 @@ def load_anywhere(source: str) -> Model:
     return load_from_hub(source)
 
 
-def train_and(args: argparse.Namespace, recipe: Mapping[str, Any]) -> None:
+def train_and(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, then record, package or push it; first comes what can be wrong."""
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
     records, place = args.command == "record", Path(args.place).expanduser()
-    only_first = records or args.show_episode == 1
-    require(
-        only_first, "a package shows the first episode: --show-episode is of record"
-    )
     check_film(place if records else Path(FILM), args.fps, env)
     if records:
         check_place(place.parent)
     else:
+        text = "a package shows the first episode: --show-episode is of record"
+        require(args.show_episode == 1, text)
         check_folder(place)
     if args.command == "push":
         look_at(args.repo_id, args.private, None)
     model = {**recipe, "qtable": qlearning.learn(env, recipe)}
     done = f"The {'video' if records else 'package'} is in {place}"
     if records:
-        mean, std = qlearning.evaluate_model(env, model)
+        score = qlearning.evaluate_model(env, model)
         seed = qlearning.evaluation_seeds(model)[args.show_episode - 1]
         table, steps = model["qtable"], model["max_steps"]
         record_video(env, table, place, args.fps, max_steps=steps, seed=seed)
     elif args.command == "package":
         package_model(model, env, place, args.fps)
     else:
-        more = {"private": args.private}
-        url = push_to_hub(args.repo_id, model, env, args.fps, place, **more)
+        url = push_to_hub(
+            args.repo_id, model, env, args.fps, place, private=args.private
+        )
         done = f"Your model is on the Hub: {url}"
     if not records:
         results = json.loads((place / RESULTS).read_bytes())
-        mean, std = results["mean_reward"], results["std_reward"]
-    print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{done}")
+        score = results["mean_reward"], results["std_reward"]
+    print(f"Mean_reward={SCORE.format(*score)}\n{done}")
 
 
 def command_line(argv: Sequence[str]) -> None:

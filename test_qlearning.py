@@ -1713,6 +1713,8 @@ REFUSED = {
     SCALAR + b"\x8c\x05numpycnumpy\ndtype\n\x93" + DTYPE + b"C\x08" + bytes(8) + b"tR.": "a damaged pickle (TypeError)",
     # work without an end: a key of 2 ** 100 pairs, lists in lists, arrays again and again
     b"]\x85" + b"q\x00h\x00\x86" * 100 + b"q\x01}h\x01Ns.": KEY,
+    b")" + b"q\x00h\x00\x86" * 100 + b"q\x01cnumpy\ndtype\n(h\x01I00\nI01\ntR.": NO_CALL,
+    b")" + b"q\x00h\x00\x86" * 100 + b"q\x01" + DTYPE.replace(b"V<\n", b"h\x01") + b".": NO_CALL,
     b"]" + AGAIN * 200 + b".": DEEP,
     b"}(Va\n](" + b"K\x00" * 100 + b"eq\x01Vb\n](" + b"h\x01" * 100
     + b"eq\x02Vqtable\n](" + b"h\x02" * 100 + b"eu.": DEEP,
@@ -1730,6 +1732,8 @@ REFUSED = {
     + b"c_codecs\nencode\n(h\x01Vlatin1\ntR" * 1000 + b"e.": MUCH,
     b"]((K\x01(J\xc0\x27\x09\x00K\x00tcnumpy\ndtype\n" + DTYPE + b"I00\nC\x00tq\x03"
     + (ARRAY + b"h\x03b") * 100 + b"e.": SHAPELESS,  # 600,000 rows of nothing
+    b"]((K\x01(J\x20\xa1\x07\x00K\x00tcnumpy\ndtype\n" + DTYPE + b"I00\nC\x00tq\x03"
+    + (ARRAY + b"h\x03b") * 100 + b"e.": MUCH,  # 500,000, again and again
     # the longest texts and numbers, a place in the memo that would take gigabytes
     long(b"X", 20_000_000, bytes(20_000_000)): "more bytes than any Q-table needs",
     b"}" + long(b"X", 4_000_000, b"a" * 4_000_000) + b"Ns.": KEY,
@@ -2402,7 +2406,9 @@ class Hub:
         )
         for server in self.servers:
             server.hub = self
-            threading.Thread(target=server.serve_forever, args=[0.01]).start()
+            threading.Thread(
+                target=server.serve_forever, args=[0.01], daemon=True
+            ).start()
 
     def stop(self):
         self.stopped.set()
@@ -3013,7 +3019,8 @@ LEFT_OUT = "note: the proof is left out, as it would take too long"
         ({"env_kwargs": LAKE, "qtable": small()["qtable"], "gamma": 1, "max_steps": 10**6},
          1, []),
         ({"n_eval_episodes": 10**9}, 1, [TOO_MANY.format(10**9, 2020)]),
-        ({"eval_seed": [1, 2]}, 1, [TOO_MANY.format(3, 2)]),
+        ({"eval_seed": [1, 2]}, 1,
+         ["note: 3 episodes, but only 2 seeds: scored in the first 2"]),
         ({"gamma": 0.999999, "env_kwargs": OCEAN, "qtable": initialize_q_table(1600, 4)},
          1, [LEFT_OUT]),
         (CLIFF | {"max_steps": 10**6, "n_eval_episodes": 1}, 1, [
@@ -3036,9 +3043,18 @@ def test_a_stranger_s_model_is_shown_within_seconds_and_guesses_are_told(
     assert err.splitlines() == notes
 
 
-def test_a_table_of_64_states_is_on_the_larger_map(capsys):
+def test_a_table_of_64_states_is_on_the_larger_map_which_is_told_each_time(capsys):
     model = small(qtable=initialize_q_table(64, 4), env_kwargs={})
-    assert make_env_from_model(model).unwrapped.desc.shape == (8, 8)
+    for _ in range(2):
+        assert make_env_from_model(model).unwrapped.desc.shape == (8, 8)
+        told = GUESSED.format({"map_name": "8x8"}) + "\n"
+        assert capsys.readouterr() == ("", told)
+
+
+def test_notes_are_told_only_once_all_is_checked(tmp_path, says):
+    no_lake = {"env_kwargs": {}, "max_steps": ..., "qtable": initialize_q_table(16, 5)}
+    code, out, err = says("load", save_model(small(**no_lake), tmp_path / "m.pkl"))
+    assert (code, out, err.count("\n")) == (1, "", 1) and "16 x 5" in err
 
 
 def test_a_failure_is_one_line_and_exit_code_1(hub):
@@ -3057,6 +3073,15 @@ def test_output_that_goes_nowhere(tmp_path, redirect, code, lines):
     line = f'"{sys.executable}" hub_utils.py load "{path}" {redirect}'
     done = command("-c", line, program="sh")
     assert (done.returncode, done.stderr.count("\n")) == (code, lines), done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
+def test_notes_that_cannot_be_written_are_dropped(tmp_path):
+    path = save_model(small(eval_seed=[1, 2]), tmp_path / "model.pkl")
+    with open("/dev/full", "w") as full:
+        load = [sys.executable, HERE / "hub_utils.py", "load", path]
+        done = subprocess.run(load, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert done.returncode == 0 and SCORE.encode() in done.stdout
 
 
 def test_ctrl_c_while_it_still_imports_ends_in_peace(tmp_path):
