@@ -223,7 +223,7 @@ def train(
             new_state, reward, terminated, truncated, _ = env.step(action)
             reward = float(reward)
             if not 0 <= new_state < n_states:  # or Q[-1] would be the last row
-                raise ValueError(f"state {new_state} has no row in the Q-table")
+                raise ValueError(f"state {new_state} is not from 0 to {n_states - 1}")
             # Step 4: update Q(s,a); where it was only truncated, a future remains
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
@@ -741,7 +741,9 @@ def show_episode(env: Env, model: Mapping[str, Any], steps: Sequence[Step]) -> N
         q = Qtable[state][action]
         target = reward + gamma * (0.0 if terminated else max(Qtable[new_state]))
         error = round(target - q, 4) + 0.0  # + 0.0: no minus before a zero
-        told = f"{i + 1:>4} {state_name(env, state):<20}{names[action]:<9}{reward:>7g}"
+        told = (
+            f"{i + 1:>4} {state_name(env, state):<19} {names[action]:<8} {reward:>7g}"
+        )
         print(f"{told}{q:>9.4f}{target:>10.4f}{error:>+10.4f}")
     score = sum(reward for _, _, reward, _, _ in steps)
     states = [steps[0][0], *(new_state for _, _, _, new_state, _ in steps)]

@@ -628,7 +628,7 @@ RANGES = {  # what `train` may be given, and what not
 @pytest.mark.parametrize("state", [-1, 3])
 def test_a_state_without_a_row_ends_the_training_before_the_update(state):
     table = initialize_q_table(3, 2)
-    with pytest.raises(ValueError, match=f"^state {state} has no row in the Q-table$"):
+    with pytest.raises(ValueError, match=f"^state {state} is not from 0 to 2$"):
         taught(Script((state, 1.0, False, False)), table)
     assert table == initialize_q_table(3, 2)
 
