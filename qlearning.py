@@ -566,11 +566,9 @@ def describe(env: Env) -> tuple[str, list[str], list[str]]:
     rows = letters.split()
     if game == "FrozenLakeEnv":
         rows = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
-    return (
-        text,
-        actions.split() or names,
-        rows if max(map(len, rows), default=0) <= 15 else [],
-    )
+    if max(map(len, rows), default=0) > 15:  # too wide for a terminal
+        rows = []
+    return text, actions.split() or names, rows
 
 
 def is_taxi(env: Env) -> bool:

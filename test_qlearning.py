@@ -975,6 +975,15 @@ def test_verdict_says_how_good_a_table_is(name, table, verdict):
     assert " ".join(told.split()).startswith(verdict)
 
 
+def test_a_model_that_does_not_name_its_start_is_taken_to_start_at_zero(capsys):
+    model = RECIPES["frozenlake"] | {"qtable": GOLDEN}
+    qlearning.show_agent(game("frozenlake"), model)
+    told = capsys.readouterr().out
+    del model["initial_value"]
+    qlearning.show_agent(game("frozenlake"), model)
+    assert capsys.readouterr().out == told and "64 of 64" in told
+
+
 def test_proof_counts_what_is_exact_where_something_is_known():
     wrong = [row[:] for row in GOLDEN]
     wrong[14], wrong[0][0] = [1.0, 0.95, 0.95, 0.9025], 0.9  # LEFT in 14 and in 0
@@ -1219,6 +1228,16 @@ def test_runs_with_nothing_but_gymnasium_and_draws_no_bar_into_a_pipe():
     assert "THE PROOF" in done.stdout and "\r" not in done.stdout
     done = command("qlearning.py", "--episodes", "50")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe that breaks otherwise")
+def test_a_reader_who_has_seen_enough_ends_the_program_in_silence():
+    call = [sys.executable, "qlearning.py", "--episodes", "50"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(call, cwd=HERE, stdout=pipe, stderr=pipe) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
 
 
 def test_progress_bar_in_a_notebook():
