@@ -24,7 +24,6 @@ try:
     import math
     import os
     import pickle
-    import pickletools
     import platform
     import re
     import shutil
@@ -32,7 +31,7 @@ try:
     import subprocess
     import tempfile
     import time
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from dataclasses import dataclass
     from numbers import Real
     from pathlib import Path
@@ -191,49 +190,29 @@ def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
 # A pickle is a program for a small machine with a stack of values and a memo of values to
 # use again. Its instructions push numbers and texts and gather them into lists; they may
 # also import any function and call it. `pickle.load` obeys, so a stranger's model could
-# delete your files. Here is that machine without its hands: an import leaves only a name
-# on the stack, and the few calls that make NumPy's arrays are done in plain Python. What
-# the real machine refuses is refused, and no instruction costs more than what it holds.
-MAX_BYTES, MAX_VALUES, MAX_LINE = 10_000_000, 550_000, 100_000  # of a pickle
-MAX_DEPTH, MAX_TEXT, MAX_KEY = 6, 10_000, 100  # of what is in it
-NUMPY_NAMES = {"numpy dtype", "numpy ndarray", "_codecs encode"} | {
-    f"numpy.{core}.{name}"  # core: NumPy 1; _core: NumPy 2
-    for core in ("core", "_core")
-    for name in ("multiarray _reconstruct", "multiarray scalar", "numeric _frombuffer")
-}
+# delete your files. Here is Python's own machine (as pickle.py spells it out) without its
+# hands: it knows only the instructions that a model needs, an import leaves no more than a
+# name on the stack, and the few calls that make NumPy's arrays are done in plain Python.
+INSTRUCTIONS = """
+    PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
+    FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE
+    TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    GLOBAL STACK_GLOBAL REDUCE BUILD
+"""
+NUMPY_NAMES = r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (_reconstruct|scalar)"
+NUMPY_NAMES += r"|numpy\._?core\.numeric _frombuffer|_codecs encode"  # _core: NumPy 2
 DTYPES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
 DTYPES |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # NumPy's: struct's
 ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
-# pickletools knows what each instruction takes off the stack and what it leaves there.
-TAKES = {c.name: [part.name for part in c.stack_before] for c in pickletools.opcodes}
-LEAVES = {c.name: "".join(p.name for p in c.stack_after) for c in pickletools.opcodes}
-PLAIN = {"int", "int_or_bool", "float", "str", "bytes", "bytearray", "bool", "None"}
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-INDEX, WHOLE = rb"\d{1,9}\n", rb"(0|-?[1-9]\d{,99})"  # not 010, which could mean 8
-NUMBERS = {"GET": INDEX, "PUT": INDEX, "INT": WHOLE + rb"\n|0[01]\n"}
-NUMBERS |= {"LONG": WHOLE + rb"L?\n", "FLOAT": rb"-?\d{1,17}(\.\d+)?(e[-+]?\d{1,3})?\n"}
-
-
-class Program(io.BytesIO):
-    """The bytes of a pickle. Its lines are short: to read a long number can take ages."""
-
-    def readline(self, size: int | None = -1) -> bytes:
-        return super().readline(MAX_LINE)
-
-
-@dataclass(eq=False)
-class Part:
-    """What stands for a part of NumPy's arrays: a function, a dtype or an array."""
-
-    kind: str
-    content: Any = None  # a dtype's letters for `struct`, an array's numbers
-    size: int = 0  # its rows and numbers: what work it is
-
-    def tolist(self) -> Any:
-        """The numbers, as NumPy's arrays give them."""
-        is_array = self.kind == "array" and self.content is not None
-        require(is_array, "a part of an array where a number or a table should be")
-        return self.content
+MAX_BYTES, MAX_VALUES = 10_000_000, 550_000  # of a pickle
+MAX_DEPTH, MAX_TEXT, MAX_KEY = 6, 10_000, 100  # of what is in it
+NUMBERS = dict.fromkeys(["GET", "PUT"], rb"\d{1,9}\n")  # where a line is a number
+NUMBERS |= dict.fromkeys(["INT", "LONG"], rb"-?\d{1,20}L?\n")
+NUMBERS["FLOAT"] = rb"-?\d{1,17}(\.\d{1,17})?(e-\d{1,3}|e\+\d\d)?\n"
+KEYS = {"SETITEM": slice(-2, -1)}  # where on the stack the keys of a dictionary are
+KEYS |= dict.fromkeys(["SETITEMS", "DICT"], slice(None, None, 2))
+DAMAGES = (pickle.UnpicklingError, struct.error, LookupError, TypeError, AttributeError)
 
 
 def read_pickle(data: bytes) -> Any:
@@ -242,95 +221,76 @@ def read_pickle(data: bytes) -> Any:
     is_pointer = data.startswith(b"version https://git-lfs")
     require(not is_pointer, "a Git LFS pointer, not the file itself")
     try:
-        return plain(run_without_hands(data))
-    except (struct.error, TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"a damaged pickle ({type(error).__name__})") from None
+        return plain(Machine(Program(data)).load())
+    except DAMAGES as error:
+        kind = type(error).__name__
+        text = f"a damaged pickle, or one with what no model needs ({kind})"
+        raise ValueError(text) from None
 
 
-def instructions(data: bytes) -> Iterator[tuple[str, Any, int, int]]:
-    """Each instruction's name, the argument it carries, where it begins and ends."""
-    program, start = Program(data), 0
-    try:
-        for code, argument, _ in pickletools.genops(program):
-            end = program.tell()
-            if code.name in NUMBERS:
-                line = data[start + 1 : end]
-                require(re.fullmatch(NUMBERS[code.name], line), "no number")
-            yield code.name, argument, start, end
-            start = end
-    except ValueError:
-        raise ValueError("not a pickle, or one that is cut off") from None
+class Program(io.BytesIO):
+    """The bytes of a pickle, and an error where more are asked for than there are."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        require(len(data) == size, "not a pickle, or one that is cut off")
+        return data
 
 
-def run_without_hands(data: bytes) -> Any:
-    """The value that the program leaves on its stack, of plain values and of Parts."""
-    stack: list[Any] = []
-    below: list[list[Any]] = []  # what lies below each mark
-    memo: dict[int, Any] = {}
-    used = frame_end = 0
-    for name, argument, start, end in instructions(data):
-        used += 1
-        if used > MAX_VALUES:
+@dataclass(eq=False)
+class Part:
+    """What stands for a part of NumPy's arrays: a function, a dtype or an array."""
+
+    kind: str
+    content: Any = None  # a dtype's letters for `struct`, an array's numbers
+    size: int = 0  # of an array with its numbers: what work it is
+
+
+class Machine(pickle._Unpickler):
+    """Python's machine for pickles; its table `dispatch` says what an instruction does."""
+
+    left = MAX_VALUES
+
+    def work(self, amount: int) -> None:
+        """Count what has been done: instructions, numbers, or what is as much work."""
+        self.left -= amount
+        if self.left < 0:
             raise ValueError("more values than any Q-table needs")
-        require(not start < frame_end < end, "a frame that is cut off")
-        if "mark" in TAKES[name]:
-            stack, items = below.pop(), stack
-        else:
-            n_values = TAKES[name].count("any") + TAKES[name].count("str")
-            items = [stack.pop() for _ in range(n_values)][::-1]
 
-        if LEAVES[name] in PLAIN:
-            stack.append(CONSTANTS.get(name, argument))
-        elif name in ("EMPTY_LIST", "LIST"):
-            stack.append(items)
-        elif name in ("EMPTY_DICT", "DICT"):
-            stack.append(dictionary(items[::2], items[1::2]))
-        elif LEAVES[name] == "tuple":
-            stack.append(tuple(items))
-        elif name.startswith("APPEND") and type(stack[-1]) is list:
-            stack[-1].extend(items)
-        elif name.startswith("SETITEM") and type(stack[-1]) is dict:
-            stack[-1].update(dictionary(items[::2], items[1::2]))
-        elif name == "MARK":
-            below.append(stack)
-            stack = []
-        elif name == "MEMOIZE":
-            stack += items
-            memo[len(memo)] = stack[-1]
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            stack.append(imported(argument or " ".join(items)))
-            used += 10  # as much work as some numbers
+    def find_class(self, module: str, name: str) -> Part:
+        """What stands for a part of NumPy's arrays; any other import is refused."""
+        self.work(10)
+        is_part = re.fullmatch(NUMPY_NAMES, f"{module} {name}")
+        require(is_part, f"it would import {ascii(f'{module[:80]}.{name[:80]}')[1:-1]}")
+        return Part(name)
+
+
+def bounded(name: str) -> Callable[[Any], None]:
+    """An instruction as Python obeys it, once its keys, numbers and work are checked."""
+    obey = pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+
+    def instruction(machine: Any) -> None:
+        machine.work(1)
+        if name in KEYS:
+            check_keys(machine.stack[KEYS[name]])
+        if name in NUMBERS:  # of which to read a long one could take ages
+            line, readline = machine.readline(), machine.readline
+            require(re.fullmatch(NUMBERS[name], line), "a number that is none")
+            machine.readline = lambda: line
+            obey(machine)
+            machine.readline = readline
         elif name in ("REDUCE", "BUILD"):
-            made = called(name, *items)
-            stack.append(made)
-            used += 10 + (made.size if type(made) is Part else len(made) // 8)
-        elif name == "FRAME" and start >= frame_end:
-            frame_end = end + argument
-            require(frame_end <= len(data), "a frame that is cut off")
-        elif name == "STOP" and end == len(data):
-            return items[0]
-        elif name != "PROTO" or argument > 5:
-            raise ValueError(f"a pickle with a {name} that no model needs there")
+            given = machine.stack.pop()
+            made = machine.stack[-1] = called(name, machine.stack[-1], given)
+            machine.work(10 + (made.size if type(made) is Part else len(made) // 8))
+        else:
+            obey(machine)
+
+    return instruction
 
 
-def dictionary(keys: Collection[Any], values: Collection[Any]) -> dict[str, Any]:
-    """A dictionary. Its keys are short texts: to look up others can take ages."""
-    short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
-    require(short, "a dictionary with a key that is not a short text")
-    require(len(keys) == len(values), "a dictionary with a key that has no value")
-    return dict(zip(keys, values))
-
-
-def imported(whole: str) -> Part:
-    """What stands for a part of NumPy's arrays; any other import is refused."""
-    module, _, name = whole.partition(" ")
-    text = ascii(f"{module[:80]}.{name[:80]}")[1:-1]
-    require(whole in NUMPY_NAMES, f"it would import {text}")
-    return Part(name)
+Machine.dispatch = {getattr(pickle, n)[0]: bounded(n) for n in INSTRUCTIONS.split()}
+Machine.dispatch[pickle.BYTEARRAY8[0]] = bounded("BINBYTES8")  # bytes will do
 
 
 def called(name: str, what: Any, given: Any) -> Any:
@@ -340,12 +300,10 @@ def called(name: str, what: Any, given: Any) -> Any:
     match name, what, *given:
         case "REDUCE", Part("encode"), str() as text, "latin1":
             return text.encode("latin1")  # bytes, as protocols 0 to 2 write them
-        case "REDUCE", Part("dtype"), str() as code, False | 0, True | 1 if (
-            code in DTYPES
-        ):
-            return Part(code)
-        case "BUILD", Part(_, None), 3, str() as order, None, None, None, -1, -1, 0:
-            what.content = ORDERS[order] + "{}" + DTYPES[what.kind]
+        case "REDUCE", Part("dtype"), str() as code, False | 0, True | 1:
+            return Part("letter", DTYPES[code])
+        case "BUILD", Part("letter"), 3, str() as order, None, None, None, -1, -1, 0:
+            what.kind, what.content = "letters", ORDERS[order] + "{}" + what.content
             return what
         case "REDUCE", Part("_reconstruct"), Part("ndarray"), (int(0),), b"b":
             return Part("array")
@@ -377,6 +335,12 @@ def filled(array: Part, shape: Any, dtype: Any, by_columns: Any, data: Any) -> P
     return array
 
 
+def check_keys(keys: Iterable[Any]) -> None:
+    """ValueError unless all are short texts: to look up other keys can take ages."""
+    short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
+    require(short, "a dictionary with a key that is not a short text")
+
+
 def plain(value: Any) -> Any:
     """A copy in plain Python, small enough for a model; ValueError for anything else."""
     left = MAX_VALUES
@@ -386,22 +350,24 @@ def plain(value: Any) -> Any:
         left -= 1
         if left < 0 or depth > MAX_DEPTH:  # also what ends a list in itself
             raise ValueError("more values, or deeper nested, than a model needs")
-        if hasattr(value, "tolist"):  # an array: NumPy's, or what stands for it
+        if type(value) is Part and value.size:
+            value = value.content
+        elif hasattr(value, "tolist"):
             value = value.tolist()
-        if isinstance(value, (list, tuple)):
-            return [copy(item, depth + 1) for item in value]
-        if isinstance(value, dict):
-            items = dictionary(value.keys(), value.values()).items()
-            return {key: copy(item, depth + 1) for key, item in items}
         match value:
-            case float() if not math.isfinite(value):
-                raise ValueError("a number that is not finite")
-            case None | bool() | float():
+            case None | bool():
+                return value
+            case float() if math.isfinite(value):
                 return value
             case int() if value.bit_length() <= 64:
                 return value
             case str() if len(value) <= MAX_TEXT:
                 return value
+            case list() | tuple():
+                return [copy(item, depth + 1) for item in value]
+            case dict():
+                check_keys(value)
+                return {key: copy(item, depth + 1) for key, item in value.items()}
         raise ValueError(f"a {type(value).__name__} that no model needs")
 
     return copy(value, 0)

@@ -1575,28 +1575,26 @@ def test_sdl_is_told_to_do_without_a_screen_where_there_is_none(
 #   p q r \x94 remember the top   g h j use it again   \x80 protocol   \x95 frame   . the end
 #   c \x93 import a module's name   R o \x81 \x92 call it   i both   b give it a state
 # Each of these makes "owned" in the folder where it is obeyed. Beside it is our refusal.
+DAMAGED = "a damaged pickle, or one with what no model needs ({})"
+NEEDLESS = DAMAGED.format("KeyError")  # the machine does not know the instruction
 MKDIR = "it would import os.mkdir"
-NEEDLESS = "a pickle with a {} that no model needs there"
 RUNS = {
     b"cos\nmkdir\n(Vowned\ntR.": MKDIR,
     b"\x80\x02cos\nmkdir\nq\x00X\x05\x00\x00\x00owned\x85R.": MKDIR,
     b"\x80\x04\x8c\x02os\x8c\x05mkdir\x93\x94\x8c\x05owned\x85R.": MKDIR,
     b"\x80\x04\x8c\x06shutil\x8c\x08os.mkdir\x93\x8c\x05owned\x85R.": "it would import shutil.os.mkdir",
-    b"(Vowned\nios\nmkdir\n.": NEEDLESS.format("INST"),
+    b"(Vowned\nios\nmkdir\n.": NEEDLESS,
     b"(cos\nmkdir\nVowned\no.": MKDIR,
     b"cbuiltins\ntuple\ncbuiltins\nmap\n(cos\nmkdir\n(Vowned\nlt\x81\x85\x81.": "it would import builtins.tuple",
     b"cfunctools\npartial\ncbuiltins\nprint\n\x85R(cos\nmkdir\n(Vowned\nt}Ntb)R.": "it would import functools.partial",
-    b"cbuiltins\nexec\n(Vimport os; os.mkdir('owned')\ntR.": "it would import builtins.exec",
     b"c__builtin__\nopen\n(Vowned\nVw\ntR.": "it would import __builtin__.open",
-    b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(Vos\ntRVmkdir\ntR(Vowned\ntR.": "it would import builtins.getattr",
     # in a model, as a key, as part of an array, behind something harmless
     b"}Venv_id\nVTaxi-v3\nsVqtable\ncos\nmkdir\n(Vowned\ntRs.": MKDIR,
     b"}cos\nmkdir\n(Vowned\ntRNs.": MKDIR,
     b"cnumpy\ndtype\n(cos\nmkdir\n(Vowned\ntRtR.": MKDIR,
-    b"cnumpy\nndarray\n0cos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("POP"),
-    b"\x8f0cos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("EMPTY_SET"),
-    b"(\x910cos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("FROZENSET"),
-    b"S'x'\ncos\nmkdir\n(Vowned\ntR.": NEEDLESS.format("STRING"),
+    b"cnumpy\nndarray\n0cos\nmkdir\n(Vowned\ntR.": NEEDLESS,
+    b"\x8f0cos\nmkdir\n(Vowned\ntR.": NEEDLESS,
+    b"S'x'\ncos\nmkdir\n(Vowned\ntR.": NEEDLESS,
 }  # fmt: skip
 
 
@@ -1669,7 +1667,7 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01bt
 SCALAR = b"cnumpy.core.multiarray\nscalar\n("
 AGAIN = b"q\x00](" + b"h\x00" * 100 + b"e"  # the top of the stack, 100 times in a list
 NO_MODEL = "not a model: a dictionary with env_id and qtable is needed"
-NO_PICKLE = "not a pickle, or one that is cut off"
+CUT = "not a pickle, or one that is cut off"
 DEEP = "more values, or deeper nested, than a model needs"
 KEY = "a dictionary with a key that is not a short text"
 MUCH = "more values than any Q-table needs"
@@ -1678,17 +1676,16 @@ SHAPELESS = "an array of an unknown or too large shape"
 SEEDS = "its eval_seed is not a list of whole numbers of 0 or more"
 REFUSED = {
     # no pickle, or not the whole of one, or more than one
-    b"": NO_PICKLE,
-    b"<!doctype html><html></html>": NO_PICKLE,
+    b"": CUT,
+    b"<!doctype html><html></html>": NEEDLESS,
     b"version https://git-lfs.github.com/spec/v1\noid": "a Git LFS pointer, not the file itself",
-    pickled()[:-9]: "a frame that is cut off",
-    pickled(2)[:-9]: NO_PICKLE,
-    pickled() + b"N.": NEEDLESS.format("STOP"),
-    b"\x8e\xff\xff\xff\xff\xff\xff\xff\x3fx": NO_PICKLE,  # it claims 2 ** 62 bytes
+    pickled()[:-9]: CUT,
+    pickled(2)[:-9]: CUT,
+    b"\x8e\xff\xff\xff\xff\xff\xff\xff\x3fx": CUT,  # it claims 2 ** 62 bytes
     # what no model needs
-    b"Px\n.": NEEDLESS.format("PERSID"),
-    b"\x82\x01.": NEEDLESS.format("EXT1"),
-    b"\x97.": NEEDLESS.format("NEXT_BUFFER"),
+    b"Px\n.": NEEDLESS,
+    b"\x82\x01.": NEEDLESS,
+    b"\x97.": NEEDLESS,
     b"cnumpy\nload\n.": "it would import numpy.load",
     b"c\x1b[2J\nx\n.": r"it would import \x1b[2J.x",
     b"c" + b"m" * 5000 + b"\nx\n.": "it would import " + "m" * 80 + ".x",
@@ -1704,8 +1701,8 @@ REFUSED = {
     pickled(qtable=[[0.0], [0.0, 1.0]]): "the rows of its qtable are not of one length",
     pickled(qtable=[[]]): "the rows of its qtable are not of one length",
     pickled(qtable=[["1"]]): "its qtable has a cell that is not a number",
-    pickled(qtable=[[math.nan]]): "a number that is not finite",
-    pickled(gamma=math.inf): "a number that is not finite",
+    pickled(qtable=[[math.nan]]): "a float that no model needs",
+    pickled(gamma=math.inf): "a float that no model needs",
     pickled(gamma=5): "gamma must be a number from 0.0 to 1.0, not 5",
     pickled(max_steps="99"): "max_steps must be a whole number from 1 to 1000000, not '99'",
     pickled(eval_seed="123"): SEEDS,
@@ -1722,14 +1719,14 @@ REFUSED = {
     edited(SHAPE, b"\x88K\x0c\x86"): SHAPELESS,
     edited(SHAPE, b"J\x00\x00\x00\x40K\x00\x86"): SHAPELESS,
     edited(SHAPE, b"J\x60\xae\x0a\x00K\x02\x86"): SHAPELESS,
-    edited(SHAPE, b"K\x04K\x04\x86"): "a damaged pickle (error)",
+    edited(SHAPE, b"K\x04K\x04\x86"): DAMAGED.format("error"),
     edited(b"b\x89h", b"bK\x00h"): "an array of unknown parts",  # by columns: 0, not False
-    edited(CODE, b"X\x01\x00\x00\x00O"): NO_CALL,
-    edited(ORDER, b"X\x01\x00\x00\x00@"): "a damaged pickle (KeyError)",
+    edited(CODE, b"X\x01\x00\x00\x00O"): NEEDLESS,
+    edited(ORDER, b"X\x01\x00\x00\x00@"): NEEDLESS,
     edited(LATIN1, b"X\x05\x00\x00\x00utf-8"): NO_CALL,
-    ARRAY + b".": "a part of an array where a number or a table should be",
+    ARRAY + b".": "a Part that no model needs",
     # the real machine takes no import for a text
-    SCALAR + b"\x8c\x05numpycnumpy\ndtype\n\x93" + DTYPE + b"C\x08" + bytes(8) + b"tR.": "a damaged pickle (TypeError)",
+    SCALAR + b"\x8c\x05numpycnumpy\ndtype\n\x93" + DTYPE + b"C\x08" + bytes(8) + b"tR.": DAMAGED.format("UnpicklingError"),
     # work without an end: a key of 2 ** 100 pairs, lists in lists, arrays again and again
     b"]\x85" + b"q\x00h\x00\x86" * 100 + b"q\x01}h\x01Ns.": KEY,
     b")" + b"q\x00h\x00\x86" * 100 + b"q\x01cnumpy\ndtype\n(h\x01I00\nI01\ntR.": NO_CALL,
@@ -1757,45 +1754,41 @@ REFUSED = {
     long(b"X", 20_000_000, bytes(20_000_000)): "more bytes than any Q-table needs",
     b"}" + long(b"X", 4_000_000, b"a" * 4_000_000) + b"Ns.": KEY,
     long(b"\x8b", 9_000_000, b"\x7f" * 9_000_000) + b".": "a int that no model needs",
-    b"I" + b"9" * 5_000_000 + b"\n.": NO_PICKLE,
+    b"I" + b"9" * 5_000_000 + b"\n.": "a number that is none",
     b"Nr\xff\xff\xff\xff.": NO_MODEL,
     b"".join(long(b"Nr", i) for i in range(270_000)) + b".": NO_MODEL,
 }  # fmt: skip
 NOT_ALLOWED = RUNS | REFUSED
 
 
-@pytest.mark.parametrize("program", NOT_ALLOWED, ids=lambda program: repr(program[:30]))
-def test_what_is_no_model_is_refused_and_nothing_runs(tmp_path, monkeypatch, program):
-    monkeypatch.chdir(tmp_path)
-    Path("m.pkl").write_bytes(program)
-    with pytest.raises(ValueError) as caught:
-        load_model("m.pkl")
-    reason = NOT_ALLOWED[program]
-    assert str(caught.value) == f"m.pkl is not a Q-learning model: {reason}"
-    assert os.listdir() == ["m.pkl"]
-
-
-def test_all_of_them_together_stay_within_time_and_memory(tmp_path):
-    """In a process of their own: 1 second for each and 100 MB for all, as the kernel counts."""
-    pytest.importorskip("resource", reason="this system does not count")
+def test_what_is_no_model_is_refused_in_a_second_and_nothing_runs(tmp_path):
+    """In a process of its own, for the kernel to count its memory."""
     for i, program in enumerate(NOT_ALLOWED):
-        (tmp_path / f"{i}.pkl").write_bytes(program)
+        (tmp_path / f"{i:03}").write_bytes(program)
     code = (
-        "import hub_utils, os, resource, sys, time\n"
+        "import hub_utils, os, sys, time\n"
+        "def memory():\n"
+        "    if os.name == 'nt':\n"
+        "        return 0  # Windows does not count\n"
+        "    import resource\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "os.chdir(sys.argv[1])\n"
-        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = most()\n"
-        "for name in os.listdir():\n"
+        "before = memory()\n"
+        "for name in sorted(os.listdir()):\n"
         "    start = time.process_time()\n"
         "    try:\n"
-        "        hub_utils.load_model(name)\n"
-        "    except ValueError:\n"
-        "        print(time.process_time() - start)\n"
-        "print(most() - before)\n"
+        "        print(hub_utils.load_model(name))\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+        "    print(time.process_time() - start)\n"
+        "print(memory() - before)\n"
     )
-    *seconds, memory = command("-c", code, str(tmp_path)).stdout.split()
-    assert len(seconds) == len(NOT_ALLOWED)
-    assert max(map(float, seconds)) < 1
+    *lines, memory = command("-c", code, str(tmp_path)).stdout.splitlines()
+    text = "{:03} is not a Q-learning model: {}"
+    reasons = [text.format(i, why) for i, why in enumerate(NOT_ALLOWED.values())]
+    assert lines[::2] == reasons
+    assert len(os.listdir(tmp_path)) == len(NOT_ALLOWED)
+    assert max(map(float, lines[1::2])) < 1
     assert int(memory) * (1 if sys.platform == "darwin" else 1024) < 100e6
 
 
@@ -1861,7 +1854,7 @@ def test_our_machine_and_the_real_one_agree():
         else:
             verdicts[ours is not None] += 1
             assert ours is None or ours == repr(in_lists(real)), program
-    assert verdicts[True] > 1_500 and verdicts[False] > 500
+    assert verdicts[True] > 2_500 and 0 < verdicts[False] < 300  # it refuses little
 
 
 def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, monkeypatch):
