@@ -542,15 +542,20 @@ def check_same_game(model: Model, env: Env) -> None:
     default = {parameter.name: parameter.default for parameter in parameters}
     if env.spec.id in gym.registry:
         default |= gym.registry[env.spec.id].kwargs
-    if "desc" in plays:  # then Gymnasium does not look at the other
-        default["map_name"] = None
+    default, played, said = map(in_rows, (default, plays, says))
     # What a model leaves open is by default; with the course's, it is as it was played.
-    unsaid = default if "env_kwargs" in model else default | plays
+    unsaid = default if "env_kwargs" in model else default | played
     same = env.spec.id in (env_id, qlearning.SAME_GAMES.get(env_id))
-    same = same and unsaid | says == default | plays
+    same = same and unsaid | said == default | played
     text = f"the model is of {env_id} {says}, and the environment is"
     text = f"{text} {env.spec.id} {plays}".replace(" {}", "")
     require(same, one_line(ValueError(text)))
+
+
+def in_rows(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments, with its rows in the place of a map's name."""
+    rows = MAPS.get(str(arguments.get("map_name")))
+    return arguments | {"map_name": None, "desc": rows} if rows else arguments
 
 
 def check_folder(folder: Path) -> dict[str, bytes]:
