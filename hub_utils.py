@@ -267,7 +267,7 @@ class Machine(pickle._Unpickler):
 
 def bounded(name: str) -> Callable[[Any], None]:
     """An instruction as Python obeys it, once its keys, numbers and work are checked."""
-    obey = pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+    obey = pickle._Unpickler.dispatch[ord(getattr(pickle, name))]
 
     def instruction(machine: Any) -> None:
         machine.work(1)
@@ -289,8 +289,8 @@ def bounded(name: str) -> Callable[[Any], None]:
     return instruction
 
 
-Machine.dispatch = {getattr(pickle, n)[0]: bounded(n) for n in INSTRUCTIONS.split()}
-Machine.dispatch[pickle.BYTEARRAY8[0]] = bounded("BINBYTES8")  # bytes will do
+Machine.dispatch = {ord(getattr(pickle, n)): bounded(n) for n in INSTRUCTIONS.split()}
+Machine.dispatch[ord(pickle.BYTEARRAY8)] = bounded("BINBYTES8")  # bytes will do
 
 
 def called(name: str, what: Any, given: Any) -> Any:
@@ -323,7 +323,6 @@ def filled(array: Part, shape: Any, dtype: Any, by_columns: Any, data: Any) -> P
     sizes = [size for size in shape if type(size) is int and 0 <= size <= MAX_VALUES]
     require(len(sizes) == len(shape) <= 2, "an array of an unknown or too large shape")
     array.size = math.prod(size + 1 for size in sizes)  # empty rows are work as well
-    require(array.size <= MAX_VALUES, "an array that is larger than any Q-table")
     numbers = struct.unpack(dtype.content.format(math.prod(sizes)), data)
     array.content = numbers if sizes else numbers[0]
     if len(sizes) == 2:

@@ -1666,11 +1666,13 @@ DTYPE = b"(Vf8\nI00\nI01\ntR(K\x03V<\nNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
 SCALAR = b"cnumpy.core.multiarray\nscalar\n("
 AGAIN = b"q\x00](" + b"h\x00" * 100 + b"e"  # the top of the stack, 100 times in a list
+NEST = b")" + b"q\x00h\x00\x86" * 100 + b"q\x01"  # a pair of pairs of pairs ...
 NO_MODEL = "not a model: a dictionary with env_id and qtable is needed"
 CUT = "not a pickle, or one that is cut off"
 DEEP = "more values, or deeper nested, than a model needs"
 KEY = "a dictionary with a key that is not a short text"
 MUCH = "more values than any Q-table needs"
+NO_NUMBER = "a number that is none"
 NO_CALL = "a call that makes no part of an array"
 SHAPELESS = "an array of an unknown or too large shape"
 SEEDS = "its eval_seed is not a list of whole numbers of 0 or more"
@@ -1714,7 +1716,7 @@ REFUSED = {
     pickled(**{"k" * 101: 2}): KEY,
     pickled(deep=[[[[[[[]]]]]]]): DEEP,
     # arrays that are none
-    edited(SHAPE, b"J\xff\xff\xff\xffJ\xf4\xff\xff\xff\x86"): SHAPELESS,
+    edited(SHAPE, b"J\xff\xff\xff\xffK\x04\x86"): SHAPELESS,
     edited(SHAPE, b"K\x03K\x02K\x02\x87"): SHAPELESS,
     edited(SHAPE, b"\x88K\x0c\x86"): SHAPELESS,
     edited(SHAPE, b"J\x00\x00\x00\x40K\x00\x86"): SHAPELESS,
@@ -1728,9 +1730,11 @@ REFUSED = {
     # the real machine takes no import for a text
     SCALAR + b"\x8c\x05numpycnumpy\ndtype\n\x93" + DTYPE + b"C\x08" + bytes(8) + b"tR.": DAMAGED.format("UnpicklingError"),
     # work without an end: a key of 2 ** 100 pairs, lists in lists, arrays again and again
-    b"]\x85" + b"q\x00h\x00\x86" * 100 + b"q\x01}h\x01Ns.": KEY,
-    b")" + b"q\x00h\x00\x86" * 100 + b"q\x01cnumpy\ndtype\n(h\x01I00\nI01\ntR.": NO_CALL,
-    b")" + b"q\x00h\x00\x86" * 100 + b"q\x01" + DTYPE.replace(b"V<\n", b"h\x01") + b".": NO_CALL,
+    NEST + b"}h\x01Ns.": KEY,
+    NEST + b"}(h\x01Nu.": KEY,
+    NEST + b"(h\x01Nd.": KEY,
+    NEST + b"cnumpy\ndtype\n(h\x01I00\nI01\ntR.": NO_CALL,
+    NEST + b"cnumpy\ndtype\n" + DTYPE.replace(b"V<\n", b"h\x01") + b".": NO_CALL,
     b"]" + AGAIN * 200 + b".": DEEP,
     b"}(Va\n](" + b"K\x00" * 100 + b"eq\x01Vb\n](" + b"h\x01" * 100
     + b"eq\x02Vqtable\n](" + b"h\x02" * 100 + b"eu.": DEEP,
@@ -1754,7 +1758,11 @@ REFUSED = {
     long(b"X", 20_000_000, bytes(20_000_000)): "more bytes than any Q-table needs",
     b"}" + long(b"X", 4_000_000, b"a" * 4_000_000) + b"Ns.": KEY,
     long(b"\x8b", 9_000_000, b"\x7f" * 9_000_000) + b".": "a int that no model needs",
-    b"I" + b"9" * 5_000_000 + b"\n.": "a number that is none",
+    b"I" + b"9" * 5_000_000 + b"\n.": NO_NUMBER,
+    b"F1_0\n.": NO_NUMBER,
+    b"L1_0L\n.": NO_NUMBER,
+    b"Np1_0\n.": NO_NUMBER,
+    b"Np10\ng1_0\n.": NO_NUMBER,
     b"Nr\xff\xff\xff\xff.": NO_MODEL,
     b"".join(long(b"Nr", i) for i in range(270_000)) + b".": NO_MODEL,
 }  # fmt: skip
@@ -1877,8 +1885,7 @@ UNSAVED = [
     ({"n": b"x"}, "a bytes that no model needs"),
     ({"gamma": -1}, "gamma must be a number from 0.0 to 1.0, not -1"),
     ({"qtable": [[None]]}, "its qtable has a cell that is not a number"),
-    ({"qtable": COUNT.repeat(60_000, 0)}, DEEP),  # more than are read
-    ({"qtable": COUNT[:, :1].repeat(70_000, 0)}, MUCH),  # not more, but in more letters
+    ({"qtable": COUNT[:, :1].repeat(70_000, 0)}, MUCH),  # more letters than are read
 ]
 
 
@@ -1890,6 +1897,22 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, change, reason):
         save_model(MODEL | change, path)
     assert str(caught.value) == reason
     assert (os.listdir(tmp_path), path.read_bytes()) == (["m.pkl"], b"old")
+
+
+def test_the_bounds_themselves_are_allowed():
+    lists = [[None] * 183_332] * 3  # 550,000 values, in less than half as many letters
+    assert read_pickle(pickle.dumps(lists)) == lists
+    with pytest.raises(ValueError, match=DEEP):
+        read_pickle(pickle.dumps([*lists, None]))
+    assert read_pickle(b"](" + b"N" * 549_996 + b"e.") == [None] * 549_996
+    with pytest.raises(ValueError, match=MUCH):
+        read_pickle(b"](" + b"N" * 549_997 + b"e.")
+
+
+def test_arrays_may_be_empty_and_the_flags_of_a_dtype_numbers():
+    assert read_pickle(pickle.dumps([COUNT[:0], COUNT[0, :0]])) == [[], []]
+    numbers = edited(b"\x89\x88\x87", b"K\x00K\x01\x87")
+    assert read_pickle(numbers)["qtable"] == (COUNT / 4).tolist()
 
 
 ROWS = [[n] for n in range(300)]
