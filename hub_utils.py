@@ -272,7 +272,9 @@ def bounded(name: str) -> Callable[[Any], None]:
     def instruction(machine: Any) -> None:
         machine.work(1)
         if name in KEYS:
-            check_keys(machine.stack[KEYS[name]])
+            keys = machine.stack[KEYS[name]]  # to look up long ones can take ages
+            short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
+            require(short, "a dictionary with a key that is not a short text")
         if name in NUMBERS:  # of which to read a long one could take ages
             line, readline = machine.readline(), machine.readline
             require(re.fullmatch(NUMBERS[name], line), "a number that is none")
@@ -334,12 +336,6 @@ def filled(array: Part, shape: Any, dtype: Any, by_columns: Any, data: Any) -> P
     return array
 
 
-def check_keys(keys: Iterable[Any]) -> None:
-    """ValueError unless all are short texts: to look up other keys can take ages."""
-    short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
-    require(short, "a dictionary with a key that is not a short text")
-
-
 def plain(value: Any) -> Any:
     """A copy in plain Python, small enough for a model; ValueError for anything else."""
     left = MAX_VALUES
@@ -365,7 +361,6 @@ def plain(value: Any) -> Any:
             case list() | tuple():
                 return [copy(item, depth + 1) for item in value]
             case dict():
-                check_keys(value)
                 return {key: copy(item, depth + 1) for key, item in value.items()}
         raise ValueError(f"a {type(value).__name__} that no model needs")
 

@@ -1709,7 +1709,7 @@ REFUSED = {
     pickled(max_steps="99"): "max_steps must be a whole number from 1 to 1000000, not '99'",
     pickled(eval_seed="123"): SEEDS,
     pickled(eval_seed=[1, "2"]): SEEDS,
-    pickled(eval_seed=[1, -2]): SEEDS,
+    pickled(eval_seed=[1, -1]): SEEDS,
     pickled(seed=2**64): "a int that no model needs",
     pickled(note=b"x"): "a bytes that no model needs",
     pickled(note="x" * 10_001): "a str that no model needs",
@@ -1922,6 +1922,7 @@ GENUINE = [
     (2, {"qtable": list((COUNT / 4).repeat(1_667, 0))}),  # 5,001 rows of NumPy's
     (2, {"rows": ROWS, "again": ROWS[::-1]}),  # more in the memo than a byte can count
     (0, {"a": "x" * 10_000, "k" * 100: 2**64 - 1, "b": [[[[[[]]]]]]}),  # just allowed
+    (1, {"qtable": [[0, 0.5, 1, 2.5]] * 3}),
 ]
 
 
