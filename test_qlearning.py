@@ -1967,6 +1967,8 @@ def test_a_stranger_s_game_is_made_only_if_harmless_and_fitting(change, text):
 def test_games_of_ours_and_of_the_course_are_made():
     env = make_env_from_model(MODEL, render_mode="rgb_array")
     assert (env.render_mode, env.observation_space.n) == ("rgb_array", 3)
+    pond = {"env_kwargs": {"desc": ["SFHG"]}, "qtable": initialize_q_table(4, 4)}
+    assert make_env_from_model(MODEL | pond).observation_space.n == 4
     taxi = {"env_id": "Taxi-v3", "qtable": initialize_q_table(500, 6)}
     assert make_env_from_model(taxi).action_space.n == 6
     lake = {"env_id": "FrozenLake-v1", "qtable": initialize_q_table(64, 4)}
