@@ -1333,7 +1333,7 @@ class Lamp(gym.Env):
 
     def step(self, action):
         self.state = self.coming.pop(0)
-        return self.state, 0.0, not self.coming, False, {}
+        return self.state, 1.0, not self.coming, False, {}
 
     def render(self):
         return self.picture(self, self.dark + 20 * self.state)
@@ -1344,9 +1344,9 @@ LAMPS = [[0.0, 0.0] for _ in range(9)]
 
 def seen(path):
     """What ffmpeg says about a film, its size, and its frames as bytes: red, green, blue."""
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run([*ffmpeg, *raw], capture_output=True, check=False, timeout=60)
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, *raw]
+    done = subprocess.run(ffmpeg, capture_output=True, check=False, timeout=60)
     said = done.stderr.decode()
     width, height = map(int, re.search(r"Video: .* (\d+)x(\d+)", said).groups())
     size = 3 * width * height
@@ -1369,18 +1369,16 @@ def test_a_film_is_what_browsers_play_and_shows_the_agent_where_it_is(tmp_path):
     assert (size, len(frames)) == ((256, 256), 7)  # one before the 6 moves
     film = path.read_bytes()
     assert film.index(b"moov") < film.index(b"mdat")  # it plays while it still arrives
-    state, _ = env.reset()
-    pictures = [env.render().tobytes()]
-    pictures += [env.render().tobytes() for _ in rollout(env, GOLDEN, state, 99)]
-    for i, frame in enumerate(frames):  # nearer to its own picture than to any other
-        pixels = [zip(frame[::97], picture[::97], strict=True) for picture in pictures]
-        distances = [sum(abs(a - b) for a, b in pairs) for pairs in pixels]
-        assert distances.index(min(distances)) == i
+    env.reset()
+    moves = itertools.chain([None], rollout(env, GOLDEN, 0, 99))
+    for frame, _ in zip(frames, moves):  # with the agent elsewhere it would be 3.7
+        pairs = zip(frame[::97], env.render().tobytes()[::97])
+        assert sum(abs(a - b) for a, b in pairs) / len(frame[::97]) < 2.5
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".gif"])
-def test_a_film_has_a_frame_before_the_first_step_and_one_after_each(tmp_path, ending):
-    path, lamp = tmp_path / f"a{ending}", Lamp(5, 2, 8, 4)
+@pytest.mark.parametrize("name", ["a.mp4", "a.GIF"])
+def test_a_film_has_a_frame_before_the_first_step_and_one_after_each(tmp_path, name):
+    path, lamp = tmp_path / name, Lamp(5, 2, 8, 4)
     assert states_in(record_video(lamp, LAMPS, path)) == [0, 5, 2, 8, 4]
     assert states_in(record_video(lamp, LAMPS, path, seed=7)) == [7, 5, 2, 8, 4]
     assert states_in(record_video(lamp, LAMPS, path, max_steps=2)) == [0, 5, 2]
@@ -1393,9 +1391,8 @@ def test_endless_games_and_odd_sizes_are_filmed_too(tmp_path):
     assert states_in(record_video(Lamp(3, size=(2, 2)), LAMPS, path)) == [0, 3]
 
 
-FPS = [(1, 4), (2.5, 1.6), (Fraction(1, 2), 8), (0.01, 400), (100, 0.04)]
-FPS += [(gym.spaces.MultiDiscrete([2]).nvec[0], 2)]  # numbers of NumPy's
-FPS += [(gym.spaces.Box(4, 5, (1,), "float32").low[0], 1)]
+FPS = [(Fraction(1, 2), 8), (2.5, 1.6), (0.01, 400), (100, 0.04)]
+FPS += [(gym.spaces.Box(4, 5, (1,), "float32").low[0], 1)]  # a number of NumPy's
 
 
 @pytest.mark.parametrize(("fps", "seconds"), FPS)
@@ -1409,18 +1406,6 @@ def test_fps_is_any_number(tmp_path, fps, seconds):
     assert len(frames) == 4 and b"NETSCAPE2.0\x03\x01\x00\x00" in gif  # for ever
 
 
-def test_the_same_seed_gives_the_same_film(tmp_path):
-    paths = [tmp_path / name for name in ("a.gif", "b.gif", "c.GIF")]
-    for path, seed in zip(paths, (1, 1, 3), strict=True):
-        record_video(Lamp(8, 8), LAMPS, path, seed=seed)
-    first, again, other = (path.read_bytes() for path in paths)
-    assert first[:6] == b"GIF89a" and first == again != other
-
-
-def no_pygame(*_):
-    raise gym.error.DependencyNotInstalled("pygame is not installed")
-
-
 def torn(lamp, light):
     if len(lamp.coming) < 3:
         raise OSError("the wire of the lamp is torn")
@@ -1428,63 +1413,57 @@ def torn(lamp, light):
 
 
 ENDING = "a video is a file that ends in .mp4 or .gif, not {!r}"
+RATE = "fps must be from 0.01 to 100, not {!r}"
 PICTURE = "render() gives no picture of bytes, but {}"
-RENDERER = "the renderer is missing: pip install 'gymnasium[toy-text]'"
-SIZES = "render() changes the picture's size"
 UNFILMED = [
-    (Lamp(1), "a.avi", {}, ENDING.format("a.avi")),
-    (Lamp(1), "mp4", {}, ENDING.format("mp4")),
-    (Lamp(1), "a.gif", {"max_steps": 0}, "max_steps must be a whole number from 1 to 1000000, not 0"),
-    (Lamp(1), "a.gif", {"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
-    (Lamp(1), "a.gif", {"Qtable": LAMPS[1:]}, "the Q-table is 8 x 2, and this environment has 9 states x 2 actions"),
-    *[
-        (Lamp(1), "a.gif", {"fps": fps}, f"fps must be from 0.01 to 100, not {fps!r}")
-        for fps in (0, -1, 0.009, 100.1, math.nan, math.inf, True, "fast", None, 1j, [1])
-    ],
-    (game("frozenlake"), "a.mp4", {"Qtable": GOLDEN}, 'to film, make the game with render_mode="rgb_array"'),
-    (Lamp(1, picture=no_pygame), "a.mp4", {}, RENDERER),
-    (Lamp(1, picture=lambda *_: None), "a.mp4", {}, PICTURE.format("<class 'NoneType'> []")),
-    (Lamp(1, picture=lambda _, light: light / 2), "a.gif", {}, PICTURE.format("float64 [50, 70, 3]")),
-    (Lamp(1, picture=lambda _, light: light[0]), "a.gif", {}, PICTURE.format("uint8 [70, 3]")),
-    (Lamp(1, picture=lambda _, light: light[:, :, :2]), "a.gif", {}, PICTURE.format("uint8 [50, 70, 2]")),
-    (Lamp(1, size=(1, 70)), "a.mp4", {}, PICTURE.format("uint8 [1, 70, 3]")),
-    (Lamp(1, size=(50, 1)), "a.gif", {}, PICTURE.format("uint8 [50, 1, 3]")),
-    (Lamp(1, picture=lambda lamp, light: light[10 * lamp.state :]), "a.mp4", {}, SIZES),
-    (Lamp(1, 2, 3, picture=torn), "a.mp4", {}, "the wire of the lamp is torn"),
-    (Lamp(1, 2, 3, picture=torn), "a.gif", {}, "the wire of the lamp is torn"),
+    ({"out_directory": "a.avi"}, ENDING.format("a.avi")),
+    ({"out_directory": "mp4"}, ENDING.format("mp4")),
+    ({"max_steps": 0}, "max_steps must be a whole number from 1 to 1000000, not 0"),
+    ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
+    ({"Qtable": LAMPS[1:]}, "the Q-table is 8 x 2, and this environment has 9 states x 2 actions"),
+    *[({"fps": fps}, RATE.format(fps)) for fps in (0.009, 100.1, math.nan, True, "fast", 1j)],
+    ({"env": game("frozenlake"), "Qtable": GOLDEN}, 'to film, make the game with render_mode="rgb_array"'),
+    (Lamp(1, picture=lambda *_: None), PICTURE.format("<class 'NoneType'> []")),
+    (Lamp(1, picture=lambda _, light: light / 2), PICTURE.format("float64 [50, 70, 3]")),
+    (Lamp(1, picture=lambda _, light: light[0]), PICTURE.format("uint8 [70, 3]")),
+    (Lamp(1, picture=lambda _, light: light[:, :, :2]), PICTURE.format("uint8 [50, 70, 2]")),
+    (Lamp(1, size=(1, 70)), PICTURE.format("uint8 [1, 70, 3]")),
+    (Lamp(1, size=(50, 1)), PICTURE.format("uint8 [50, 1, 3]")),
+    (Lamp(1, picture=lambda lamp, light: light[10 * lamp.state :]), "render() changes the picture's size"),
+    (Lamp(1, 2, 3, picture=torn), "the wire of the lamp is torn"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("env", "name", "more", "sentence"), UNFILMED)
+@pytest.mark.parametrize(("how", "sentence"), UNFILMED)
 def test_what_cannot_be_filmed_is_said_and_the_old_film_stays(
-    tmp_path, env, name, more, sentence
+    tmp_path, monkeypatch, how, sentence
 ):
-    path = tmp_path / name
+    monkeypatch.chdir(tmp_path)
+    call = {"env": Lamp(1), "Qtable": LAMPS, "out_directory": "a.gif"}
+    call |= how if isinstance(how, dict) else {"env": how}
+    path = Path(call["out_directory"])
     path.write_bytes(b"old")
-    with pytest.raises((ValueError, RuntimeError, OSError)) as caught:
-        record_video(env, **({"Qtable": LAMPS, "out_directory": path} | more))
+    with pytest.raises((ValueError, OSError)) as caught:
+        record_video(**call)
     assert str(caught.value) == sentence
-    assert (os.listdir(tmp_path), path.read_bytes()) == ([name], b"old")
+    assert (os.listdir(), path.read_bytes()) == ([path.name], b"old")
 
 
 def test_a_film_goes_home_unless_its_name_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     assert record_video(Lamp(1), LAMPS, "~/new/a.gif") == tmp_path / "new" / "a.gif"
-    for ending in (".gif", ".mp4"):
-        with pytest.raises(OSError):
-            record_video(Lamp(1), LAMPS, "~/new/" + "a" * 300 + ending)
-        (tmp_path / ending).mkdir()
-        with pytest.raises(ValueError, match=re.escape(ENDING.format(ending))):
-            record_video(Lamp(1), LAMPS, tmp_path / ending)
+    with pytest.raises(OSError):
+        record_video(Lamp(1), LAMPS, "~/new/" + "a" * 300 + ".mp4")
     assert os.listdir(tmp_path / "new") == ["a.gif"]
+    (tmp_path / "b.gif").mkdir()
+    with pytest.raises(ValueError, match=re.escape(ENDING.format("b.gif"))):
+        record_video(Lamp(1), LAMPS, "~/b.gif")
 
 
 # What stands in the place of ffmpeg while it encodes, and what is said of its end. The
 # real one is "$0.real"; a frame of the lamp has 10,500 bytes.
 ENCODERS = [
     ("kill -9 $$", "exit code -9"),
-    ("head -c 10501 > /dev/null; kill -9 $$", "exit code -9"),
-    ('"$0.real" "$@"; kill -9 $$', "exit code -9"),
     ('"$0.real" "$@"; exit 1', "exit code 1"),
     ("cat > /dev/null", "pictures are missing"),
     ('head -c 21000 | "$0.real" "$@"', "pictures are missing"),
@@ -1512,31 +1491,26 @@ def test_a_film_counts_only_when_the_encoder_has_ended_it(
     assert capfd.readouterr() == ("", "")
 
 
-# The command line, in a given folder and after something else was done.
-RECORD = "import hub_utils, os, sys; os.chdir(sys.argv[1]); {}\n"
-RECORD += "sys.exit(hub_utils.main(['record', 'frozenlake', *sys.argv[2:]]))"
+def test_on_a_full_disk_the_old_film_stays(tmp_path):
+    resource = pytest.importorskip("resource", reason="no limit for a file's size here")
+    (tmp_path / "a.gif").write_bytes(b"old")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
+    try:
+        with pytest.raises(OSError, match="Errno 27"):
+            record_video(Lamp(1, 2, 3), LAMPS, tmp_path / "a.gif")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert os.listdir(tmp_path) == ["a.gif"]
+    assert (tmp_path / "a.gif").read_bytes() == b"old"
 
 
-@games_are_drawn
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("a.mp4", "ffmpeg did not finish a.mp4: exit code -25"), ("a.gif", "[Errno 27] ")],
-)
-def test_a_full_disk_is_one_sentence_and_the_old_film_stays(tmp_path, name, reason):
-    pytest.importorskip("resource", reason="this system has no limit for a file's size")
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
-    (tmp_path / name).write_bytes(b"old")
-    done = command("-c", RECORD.format(limit), str(tmp_path), name, "--episodes", "9")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert done.stderr.startswith(f"hub_utils.py: {reason}")
-    assert (os.listdir(tmp_path), (tmp_path / name).read_bytes()) == ([name], b"old")
-
-
-def test_a_missing_renderer_is_found_before_any_training(tmp_path):
-    none, forever = "sys.modules['pygame'] = None", ("--episodes", "1000000")  # minutes
-    done = command("-c", RECORD.format(none), str(tmp_path), "new/a.gif", *forever)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"hub_utils.py: {RENDERER}\n"
+def test_a_missing_renderer_is_found_before_any_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    record = ["record", "frozenlake", str(tmp_path / "new" / "a.gif")]
+    assert hub_utils.main([*record, "--episodes", "1000000"]) == 1  # it takes minutes
+    said = "the renderer is missing: pip install 'gymnasium[toy-text]'"
+    assert capsys.readouterr() == ("", f"hub_utils.py: {said}\n")
     assert os.listdir(tmp_path) == []
 
 
@@ -1547,13 +1521,13 @@ def test_without_a_screen_nothing_is_printed_and_signals_still_arrive(tmp_path):
         "import os, signal, sys\n"
         "for name in ('DISPLAY', 'WAYLAND_DISPLAY'): os.environ.pop(name, None)\n"
         "import gymnasium, hub_utils\n"
-        "env = gymnasium.make('FrozenLake8x8-v1', render_mode='rgb_array')\n"
-        "hub_utils.record_video(env, [[0.0] * 4 for _ in range(64)], sys.argv[1])\n"
+        "env = gymnasium.make('FrozenLake-v1', render_mode='rgb_array')\n"
+        "hub_utils.record_video(env, [[0.0] * 4 for _ in range(16)], sys.argv[1])\n"
         "signal.raise_signal(signal.SIGTERM)\n"
     )
-    done = command("-c", code, str(tmp_path / "a.mp4"))
+    done = command("-c", code, tmp_path / "a.gif")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
-    assert seen(tmp_path / "a.mp4")[1] == (512, 512)
+    assert os.listdir(tmp_path) == ["a.gif"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have a screen")
