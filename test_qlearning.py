@@ -1935,8 +1935,9 @@ def test_games_of_ours_and_of_the_course_are_made():
 
 # ------------------ The package -------------------------------------------------------
 FILES = {"q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4"}
-MARK = hub_utils.OWNER_MARK
+MARK = "\n<!-- What you write below this line stays with every new push. -->"
 LAKE = {"desc": ["SFG"], "is_slippery": False}
+ICE = LAKE | {"is_slippery": True}
 
 
 def small(**changes):
@@ -1991,8 +1992,7 @@ def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
     assert film_of(tmp_path / "replay.mp4") == (3, 3.0)
     assert load_model(tmp_path / "q-learning.pkl") == small()
     versions = {"python": platform.python_version(), "gymnasium": gym.__version__}
-    params = small() | {"versions": versions}
-    del params["qtable"]
+    params = small(qtable=..., versions=versions)
     assert read_json(tmp_path / "params.json") == params
     assert (tmp_path / "params.json").read_text().startswith('{\n  "env_id"')
     results = read_json(tmp_path / "results.json")
@@ -2005,42 +2005,37 @@ def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
 
 def test_card_of_a_taxi_is_found_by_the_course_and_has_its_score(tmp_path):
     env = filmed("taxi")
-    model = RECIPES["taxi"] | {"qtable": value_iteration(env, 0.95)}
-    package_model(model, env, tmp_path)
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    card = packed(tmp_path, env, **RECIPES["taxi"], qtable=value_iteration(env, 0.95))
     assert "\n| eval_seed | 100 fixed | " in card
     assert "over 100 episodes | 7.56 +/- 2.71 |\n" in card
     assert round(read_json(tmp_path / "results.json")["result"], 3) == 4.853
     assert card.startswith("---\ntags:\n- Taxi-v3\n")
-    data, course = metadata(card), "reinforcement-learning"
-    assert data["tags"] == ["Taxi-v3", "q-learning", course, "custom-implementation"]
-    (index,) = data["model-index"]
-    metric = {"type": "mean_reward", "name": "mean_reward", "value": "7.56 +/- 2.71"}
-    assert (index["name"], data["pipeline_tag"]) == ("q-Taxi-v3", course)
-    assert index["results"] == [
-        {
-            "task": {"type": course, "name": course},
-            "dataset": {"type": "Taxi-v3", "name": "Taxi-v3"},
-            "metrics": [metric],
-        }
-    ]
+    course, score = "reinforcement-learning", "7.56 +/- 2.71"
+    result = {
+        "task": {"type": course, "name": course},
+        "dataset": {"type": "Taxi-v3", "name": "Taxi-v3"},
+        "metrics": [{"type": "mean_reward", "name": "mean_reward", "value": score}],
+    }
+    assert metadata(card) == {
+        "tags": ["Taxi-v3", "q-learning", course, "custom-implementation"],
+        "pipeline_tag": course,
+        "model-index": [{"name": "q-Taxi-v3", "results": [result]}],
+    }
 
 
 def test_card_tells_scores_numbers_and_what_they_mean(tmp_path):
-    ice = LAKE | {"is_slippery": True}
     table = [[0.0, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]  # and back again
-    card = packed(tmp_path, ice, env_kwargs=ice, qtable=table, max_steps=3)
-    exact = small(max_steps=3, qtable=value_iteration(filmed(**ice), 0.5))
-    mean, std = qlearning.evaluate_model(filmed(**ice), exact)
+    changes = {"qtable": table, "max_steps": 3, "n_eval_episodes": 6}
+    card = packed(tmp_path, ICE, env_kwargs=ICE, **changes)
     for lines in (
         "# Q-learning agent for FrozenLake-v1",
         "4 actions in each of 3 states, improved after every step of its training, and",
-        f"""
-| mean +/- standard deviation over 3 episodes | 0.00 +/- 0.00 |
-| the exact table (value iteration) in the same 3 episodes | {mean:.2f} +/- {std:.2f} |
+        """
+| mean +/- standard deviation over 6 episodes | 0.00 +/- 0.00 |
+| the exact table (value iteration) in the same 6 episodes | 0.33 +/- 0.47 |
 | exact mean of this agent within 3 steps, over all starts | 0.0000 |
 | exact mean of the best possible policy, likewise | 0.2593 |
-""".strip(),
+""".strip(),  # 7 / 27
         "| learning_rate | 0.7 | alpha, the share of the TD error to correct |",
         "| eval_seed | 0, 1, 2, ... | what each evaluated episode starts from |",
     ):
@@ -2051,43 +2046,32 @@ COMMAND = "```sh\npython hub_utils.py package frozenlake"
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "called", "line"),
+    ("name", "changes", "line"),
     [
-        ("frozenlake", {}, "-4x4-no_slippery", f"{COMMAND}\n```"),
-        ("frozenlake", {"seed": 4}, "-4x4-no_slippery", f"{COMMAND} --seed 4\n"),
-        ("frozenlake", {"n_training_episodes": 7}, "-4x4-no_slippery", " --episodes 7\n"),
-        ("frozenlake", {"n_eval_episodes": 5}, "-4x4-no_slippery", f"{COMMAND}\n"),
-        ("frozenlake", {"seed": None}, "-4x4-no_slippery", "No command makes this table again"),
-        ("frozenlake-slippery", {"max_steps": 2}, "-4x4", f"{COMMAND}-slippery --max-steps 2"),
+        ("frozenlake", {}, f"{COMMAND}\n```"),
+        ("frozenlake", {"seed": 4, "n_eval_episodes": 5}, f"{COMMAND} --seed 4\n"),
+        ("frozenlake", {"n_training_episodes": 7}, f"{COMMAND} --episodes 7\n"),
+        ("frozenlake", {"seed": None}, "No command makes this table again"),
+        ("frozenlake-slippery", {"max_steps": 2}, f"{COMMAND}-slippery --max-steps 2"),
     ],
-)  # fmt: skip
-def test_card_says_which_game_and_which_command(tmp_path, name, changes, called, line):
-    model = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
-    package_model(model, filmed(name), tmp_path)
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert metadata(card)["tags"][0] == f"FrozenLake-v1{called}" and line in card
-
-
-class OwnLake(FrozenLakeEnv):
-    """A game that is none of Gymnasium's, with an argument of its own."""
-
-    def __init__(self, width, render_mode=None):
-        rows = ["S" + "F" * (width - 2) + "G"]
-        super().__init__(render_mode, desc=rows, is_slippery=False)
-
-
-@pytest.mark.parametrize(
-    ("own", "arguments"), [(None, LAKE), (OwnLake, {"width": 3}), (FrozenLakeEnv, LAKE)]
 )
-def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own, arguments):
+def test_card_says_which_game_and_which_command(tmp_path, name, changes, line):
+    recipe = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
+    card = packed(tmp_path, filmed(name), **recipe)
+    game = "FrozenLake-v1-4x4" + "-no_slippery" * (name == "frozenlake")
+    assert metadata(card)["tags"][0] == game and line in card
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own):
     if own:  # made by no gym.make, and registered by nobody yet
-        env, spec = own(render_mode="rgb_array", **arguments), ("OwnLake-v0", own)
-        card = packed(tmp_path, env, env_id=spec[0], env_kwargs=arguments)
+        env, spec = FrozenLakeEnv("rgb_array", **LAKE), ("OwnLake-v0", FrozenLakeEnv)
+        card = packed(tmp_path, env, env_id=spec[0])
         made = gym.envs.registration.EnvSpec(*spec)
         monkeypatch.setitem(gym.registry, spec[0], made)
     else:
         card = packed(tmp_path)
-    assert ("the game registered first:\n" in card) == bool(own)
+    assert ("the game registered first:\n" in card) == own
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("snippet.py").write_text(snippet)
@@ -2095,20 +2079,12 @@ def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own, arg
     assert "".join(capsys.readouterr()) == "1.00 +/- 0.00\n"
 
 
-def corridor():
-    """An environment without rules or a spec, with a camera."""
-    env = Script((1, 0.0, False, False), (2, 1.0, True, False), actions=4)
-    camera = filmed(**LAKE)
-    camera.reset()
-    env.render_mode, env.render = camera.render_mode, camera.render
-    return env
-
-
-def test_games_without_rules_and_text_that_is_no_markdown(tmp_path):
+def test_games_without_rules_or_spec_and_text_that_is_no_markdown(tmp_path):
     evil = "x\n# INJECTED `rm` <b> | [a](b)\n---\ntags: no"
-    card = packed(tmp_path, corridor(), env_id=evil, env_kwargs={"map_name": evil})
-    assert "over 3 episodes | 1.00 +/- 0.00 |\n\n## Hyper" in card
-    assert film_of(tmp_path / "replay.mp4")[0] == 3
+    says = {"env_id": evil, "env_kwargs": {"map_name": evil}, "qtable": LAMPS}
+    card = packed(tmp_path, Lamp(1, 2, 3), **says, max_steps=2, eval_seed=[7, 4, 5])
+    assert states_in(tmp_path / "replay.mp4") == [7, 1, 2]  # the first that is scored
+    assert "over 3 episodes | 2.00 +/- 0.00 |\n\n## Hyper" in card
     assert not re.search("(?m)^# INJECTED|^tags: no", card)
     assert "<b>" not in re.sub(r"(?s)```.*?```|^---.*?\n---", "", card)
     assert metadata(card)["tags"][1:3] == ["q-learning", "reinforcement-learning"]
@@ -2117,65 +2093,39 @@ def test_games_without_rules_and_text_that_is_no_markdown(tmp_path):
 
 @pytest.mark.parametrize("says", [{}, {"map_name": "4x4"}, {"slippery": False}])
 def test_a_model_of_the_course_is_packaged_with_what_its_game_says(tmp_path, says):
-    ours = dict.fromkeys(
-        ("env_kwargs", "seed", "min_learning_rate", "initial_value"), ...
-    )
-    model = small(**ours, qtable=GOLDEN, **says)
+    ours = ("env_kwargs", "seed", "min_learning_rate", "initial_value")
+    model = small(**dict.fromkeys(ours, ...), qtable=GOLDEN, **says)
     before = json.dumps(model)
     package_model(model, filmed(), tmp_path)
     assert json.dumps(model) == before
-    says = {"map_name": "4x4", "slippery": False}
-    arguments = {"map_name": "4x4", "is_slippery": False}
-    packaged = load_model(tmp_path / "q-learning.pkl")
-    assert packaged == model | says | {"env_kwargs": arguments}
+    model |= {"map_name": "4x4", "slippery": False}
+    model["env_kwargs"] = {"map_name": "4x4", "is_slippery": False}
+    assert load_model(tmp_path / "q-learning.pkl") == model
 
 
-def test_the_film_is_the_first_of_the_scored_episodes(tmp_path):
-    ice, lengths = LAKE | {"is_slippery": True}, set()
-    for seed in (1, 2, 3):
-        packed(tmp_path, ice, env_kwargs=ice, eval_seed=[seed, 4, 5])
-        env = filmed(**ice)
-        told = list(
-            qlearning.rollout(env, small()["qtable"], env.reset(seed=seed)[0], 99)
-        )
-        assert film_of(tmp_path / "replay.mp4")[0] == len(told) + 1
-        lengths.add(len(told))
-    assert len(lengths) > 1
-
-
-GAMES_DIFFER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
-TAXI_IS_NO_LAKE = GAMES_DIFFER.replace("FrozenLake-v1.*", "Taxi-v3") + re.escape(
-    f"{LAKE}"
-)
+OTHER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
 NO_NAME = "NAME/REPO|the Hub allows no name like"
 
 
 @pytest.mark.parametrize(
     ("text", "how"),
     [
-        (TAXI_IS_NO_LAKE, {"env_id": "Taxi-v3", "env_kwargs": {}}),
-        (GAMES_DIFFER, {"env_kwargs": LAKE | {"desc": ["SHG"]}}),
-        (GAMES_DIFFER, {"env_kwargs": LAKE | {"is_slippery": True}}),
-        (GAMES_DIFFER, {"env_kwargs": {"desc": ["SFG"]}}),  # Gymnasium's is slippery
-        (GAMES_DIFFER, {"env_kwargs": ..., "slippery": True}),
-        (GAMES_DIFFER, {"env_kwargs": ..., "map_name": "4x4"}),
-        (GAMES_DIFFER, {"env": LAKE | {"max_episode_steps": 9}}),
+        ("the model is of Taxi-v3, and the", {"env_id": "Taxi-v3", "env_kwargs": {}}),
+        (OTHER, {"env_kwargs": LAKE | {"desc": ["SHG"]}}),
+        (OTHER, {"env_kwargs": ICE}),
+        (OTHER, {"env_kwargs": {"desc": ["SFG"]}}),  # Gymnasium's is slippery
+        (OTHER, {"env_kwargs": ..., "slippery": True}),
+        (OTHER, {"env_kwargs": ..., "map_name": "4x4"}),
+        (OTHER, {"env": LAKE | {"max_episode_steps": 9}}),
         ("the Q-table is 1 x 4", {"qtable": [[0.0] * 4]}),
-        ("not a list of rows", {"qtable": "no"}),
         ("max_steps must be", {"max_steps": 0}),
-        ("gamma must be", {"gamma": "0.5"}),
         ("the model lacks gamma", {"gamma": ...}),
         ("the model lacks eval_seed", {"eval_seed": ...}),
-        ("with env_id and qtable", {"env_id": ...}),
-        ("only 2 seeds", {"eval_seed": [1, 2]}),
-        ("eval_seed is not a list of whole numbers", {"eval_seed": [0, 1, "2"]}),
-        ("eval_seed is not a list of whole numbers", {"eval_seed": 5}),
-        ("env_kwargs are no dictionary", {"env_kwargs": 3}),
+        ("3 episodes, but only 2 seeds", {"eval_seed": [1, 2]}),
         ('render_mode="rgb_array"', {"env": make_env("FrozenLake-v1", **LAKE)}),
         ("fps must be", {"fps": 0}),
         (NO_NAME, {"repo_id": "noslash"}),
         (NO_NAME, {"repo_id": "a/b/c"}),
-        (NO_NAME, {"repo_id": "ann/"}),
         (NO_NAME, {"repo_id": "ann/my lake"}),
         (NO_NAME, {"repo_id": None}),
         ("a commit message is a text", {"options": {"commit_message": " "}}),
@@ -2183,7 +2133,7 @@ NO_NAME = "NAME/REPO|the Hub allows no name like"
         ("the token is damaged", {"options": {"token": "hf_wr\nite"}}),
         ("the token is damaged", {"options": {"token": "hf_wr\u00efte"}}),
     ],
-)  # fmt: skip
+)
 def test_what_may_not_be_packaged_or_pushed(hub, tmp_path, text, how):
     for call in (packed, pushed):
         if call is pushed or "options" not in how and how.get("repo_id", "ann/lake"):
@@ -2191,13 +2141,6 @@ def test_what_may_not_be_packaged_or_pushed(hub, tmp_path, text, how):
                 call(tmp_path / "hub", **how)
             assert "\n" not in str(caught.value)
     assert hub.requests == [] and names_in(tmp_path) == set()
-
-
-def test_retired_names_are_the_same_game(tmp_path):
-    env = game("taxi")
-    for env_id in ("Taxi-v3", "Taxi-v4")[: 1 + ("Taxi-v4" in gym.registry)]:
-        model = RECIPES["taxi"] | {"env_id": env_id}
-        hub_utils.check_same_game(model, env)
 
 
 def test_the_same_results_keep_their_time(tmp_path):
@@ -2210,23 +2153,21 @@ def test_the_same_results_keep_their_time(tmp_path):
     assert read_json(tmp_path / "results.json")["eval_datetime"] != "long ago"
 
 
-OWN = "\r\n## Mine\r\n\r\nwords   of é and 中, `code`, ---\n" + MARK + "\nmore\n"
+OWN = "\r\n## Mine\r\n\r\nwords   of é and 中, `code`, ---" + MARK + "\nmore\n"
 OTHERS = "license: mit  # yes\nlanguage:\n- en\ndatasets: [a/b]\ntags:\n- mine\n"
 
 
-@pytest.mark.parametrize("call", [packed, pushed])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize(("call", "newline"), [(packed, "\n"), (pushed, "\r\n")])
 def test_what_the_owner_wrote_stays_with_the_agent(hub, tmp_path, call, newline):
     first = packed(tmp_path, repo_id="ann/lake")
     written = first.replace("tags:\n", OTHERS, 1).rstrip("\n") + OWN
     written = written.replace("\r\n", "\n").replace("\n", newline).encode()
-    if call is packed:
-        (tmp_path / "README.md").write_bytes(written)
-    else:
-        hub.commit("ann/lake", {"README.md": written})
-    for seed in (1, 2, 2):
-        call(tmp_path, repo_id="ann/lake", seed=seed)
-        card = (tmp_path / "README.md").read_bytes().decode()
+    (tmp_path / "README.md").write_bytes(written)
+    hub.commit("ann/lake", {"README.md": written})
+    for seed, folder in ((1, tmp_path), (2, tmp_path / "another"), (2, tmp_path)):
+        place = tmp_path if call is packed else folder
+        call(place, repo_id="ann/lake", seed=seed)
+        card = (place / "README.md").read_bytes().decode()
         assert card.partition(MARK)[2] == written.decode().partition(MARK)[2]
         assert f"| seed | {seed} |" in card and "license: mit  # yes" in card
         data = metadata(card)
@@ -2243,8 +2184,8 @@ def test_what_the_owner_wrote_stays_with_the_agent(hub, tmp_path, call, newline)
 @pytest.mark.parametrize("by", ["another agent", "another game", "hand"])
 def test_words_do_not_follow_another_agent_and_are_not_lost(tmp_path, capsys, by):
     repo_id = "ann/pond" if by == "another agent" else "ann/lake"
-    ice = LAKE | {"is_slippery": by == "another game"}
-    written = packed(tmp_path, ice, repo_id, env_kwargs=ice) + "mine\n"
+    lake = ICE if by == "another game" else LAKE
+    written = packed(tmp_path, lake, repo_id, env_kwargs=lake) + "mine\n"
     if by == "hand":
         written = "---\ntags: q-learning\n---\nmine\n"
     (tmp_path / "README.md").write_text(written, encoding="utf-8")
@@ -2255,17 +2196,15 @@ def test_words_do_not_follow_another_agent_and_are_not_lost(tmp_path, capsys, by
 
 
 @pytest.mark.parametrize("data", ["", "---\n{license: mit, tags: [mine]}\n---\n"])
-def test_a_handwritten_card_on_the_website_goes_below_the_mark_once(
-    hub, tmp_path, data
-):
+def test_a_card_by_hand_on_the_website_goes_below_the_mark_once(hub, tmp_path, data):
     hub.commit("ann/lake", {"README.md": f"{data}# My lake\n\nNo mark.\n".encode()})
     for seed in (1, 2):
         pushed(tmp_path, seed=seed)
     card = hub.find("ann/lake")[1]["README.md"].decode()
     above, words = card.split(MARK)
     assert words.strip() == "# My lake\n\nNo mark." and "No mark" not in above
-    assert not data or metadata(card)["license"] == "mit"
-    assert not data or metadata(card)["tags"][4:] == ["mine"]
+    assert metadata(card).get("license") == ("mit" if data else None)
+    assert metadata(card)["tags"][4:] == ["mine"] * bool(data)
 
 
 NO_CARD = "README.md is no agent's card: take another folder"
@@ -2289,14 +2228,14 @@ def test_cards_that_are_not_replaced(hub, tmp_path, content, text):
     for call in (packed, pushed):
         with pytest.raises(ValueError, match=text):
             call(tmp_path)
-    assert hub.requests == [] and names_in(tmp_path) == {"README.md"}
-    assert (tmp_path / "README.md").read_bytes() == content
+    assert hub.requests == []
     if text != NO_CARD:  # on the website every card is one
         hub.commit("ann/lake", {"README.md": content})
         with pytest.raises(ValueError, match=f"{text}|of ann/lake"):
             pushed(tmp_path / "hub")
         assert len(hub.repos["ann/lake"]) == 2
-        assert names_in(tmp_path) == {"README.md"}
+    assert names_in(tmp_path) == {"README.md"}
+    assert (tmp_path / "README.md").read_bytes() == content
 
 
 def seeds_in(folder):
@@ -2307,9 +2246,9 @@ def seeds_in(folder):
     return {told, model["seed"], read_json(folder / "params.json")["seed"]}
 
 
-@pytest.mark.parametrize("renaming", range(6))
+@pytest.mark.parametrize(("renaming", "seed"), [(0, 1), (1, 2), (3, 2)])
 def test_an_interrupted_packager_leaves_one_whole_package(
-    tmp_path, monkeypatch, renaming
+    tmp_path, monkeypatch, renaming, seed
 ):
     packed(tmp_path, seed=1)
     replace, done = os.replace, []
@@ -2325,10 +2264,11 @@ def test_an_interrupted_packager_leaves_one_whole_package(
         patch.setattr(os, "replace", interrupted)
         packed(tmp_path, seed=2)
     (tmp_path / ".package.unfinished").mkdir(exist_ok=True)  # what a power cut leaves
-    with hub_utils.arriving_whole(tmp_path, "package"):  # whoever comes next
-        pass
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)
+    with pytest.raises(RuntimeError, match="ffmpeg did not finish"):
+        packed(tmp_path, seed=3)  # whoever comes next puts it in order first
     assert names_in(tmp_path) == FILES
-    assert seeds_in(tmp_path) == {1 if renaming == 0 else 2}
+    assert seeds_in(tmp_path) == {seed}
 
 
 def test_a_second_packager_waits_for_the_first(tmp_path):
@@ -2993,7 +2933,7 @@ def test_errors_are_one_line_before_anything_is_trained(
 
 
 GUESSED = "note: not said in the model, but guessed: {}"
-ICE, NO_ICE, MAP = {"is_slippery": True}, {"is_slippery": False}, {"map_name": "4x4"}
+NO_ICE, MAP = {"is_slippery": False}, {"map_name": "4x4"}
 OCEAN = {"desc": ["S" + "F" * 39] + ["F" * 40] * 38 + ["F" * 39 + "G"]}
 CLIFF = max(name for name in gym.registry if name.startswith("CliffWalking-"))
 CLIFF = RECIPES["cliffwalking"] | {"env_id": CLIFF, "qtable": initialize_q_table(48, 4)}
