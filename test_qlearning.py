@@ -1376,17 +1376,16 @@ def test_a_film_is_what_browsers_play_and_shows_the_agent_where_it_is(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.GIF"])
 def test_a_film_has_a_frame_before_the_first_step_and_one_after_each(tmp_path, name):
-    path, lamp = tmp_path / name, Lamp(5, 2, 8, 4)
+    path, lamp = tmp_path / name, Lamp(5, 2, 8, 4, size=(33, 51))
     assert states_in(record_video(lamp, LAMPS, path)) == [0, 5, 2, 8, 4]
     assert states_in(record_video(lamp, LAMPS, path, seed=7)) == [7, 5, 2, 8, 4]
     assert states_in(record_video(lamp, LAMPS, path, max_steps=2)) == [0, 5, 2]
-
-
-def test_endless_games_and_odd_sizes_are_filmed_too(tmp_path):
-    path = record_video(Lamp(*[1] * 200, size=(33, 51)), LAMPS, tmp_path / "a.mp4")
     assert seen(path)[1] == (50, 32)  # yuv420p has one color for 2 x 2 pixels
-    assert states_in(path) == [0] + [1] * 99
-    assert states_in(record_video(Lamp(3, size=(2, 2)), LAMPS, path)) == [0, 3]
+
+
+def test_endless_games_end_after_99_steps_where_nothing_is_said(tmp_path):
+    endless = Lamp(*[1] * 200, size=(2, 2))
+    assert states_in(record_video(endless, LAMPS, tmp_path / "a.mp4")) == [0] + [1] * 99
 
 
 FPS = [(Fraction(1, 2), 8), (2.5, 1.6), (0.01, 400), (100, 0.04)]
@@ -1447,12 +1446,9 @@ def test_what_cannot_be_filmed_is_said_and_the_old_film_stays(
     assert (os.listdir(), path.read_bytes()) == ([path.name], b"old")
 
 
-def test_a_film_goes_home_unless_its_name_cannot_be(tmp_path, monkeypatch):
+def test_a_film_goes_home_but_into_no_folder_s_place(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     assert record_video(Lamp(1), LAMPS, "~/new/a.gif") == tmp_path / "new" / "a.gif"
-    with pytest.raises(OSError):
-        record_video(Lamp(1), LAMPS, "~/new/" + "a" * 300 + ".mp4")
-    assert os.listdir(tmp_path / "new") == ["a.gif"]
     (tmp_path / "b.gif").mkdir()
     with pytest.raises(ValueError, match=re.escape(ENDING.format("b.gif"))):
         record_video(Lamp(1), LAMPS, "~/b.gif")
@@ -1487,20 +1483,6 @@ def test_a_film_counts_only_when_the_encoder_has_ended_it(
     assert str(caught.value) == f"ffmpeg did not finish a.mp4: {reason}"
     assert (os.listdir(path.parent), path.read_bytes()) == (["a.mp4"], b"old")
     assert capfd.readouterr() == ("", "")
-
-
-def test_on_a_full_disk_the_old_film_stays(tmp_path):
-    resource = pytest.importorskip("resource", reason="no limit for a file's size here")
-    (tmp_path / "a.gif").write_bytes(b"old")
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))
-    try:
-        with pytest.raises(OSError, match="Errno 27"):
-            record_video(Lamp(1, 2, 3), LAMPS, tmp_path / "a.gif")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-    assert os.listdir(tmp_path) == ["a.gif"]
-    assert (tmp_path / "a.gif").read_bytes() == b"old"
 
 
 def test_a_missing_renderer_is_found_before_any_training(tmp_path, monkeypatch, capsys):
@@ -1974,19 +1956,14 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def names_in(folder):
-    return {path.name for path in folder.iterdir()} if folder.exists() else set()
-
-
 def film_of(path):
     """How many frames a film has, and how many seconds."""
     return imageio_ffmpeg.count_frames_and_secs(str(path))
 
 
 def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
     assert package_model(small(), filmed(**LAKE), str(tmp_path)) == tmp_path
-    assert names_in(tmp_path) == FILES | {"notes.txt"}
+    assert set(os.listdir(tmp_path)) == FILES
     assert film_of(tmp_path / "replay.mp4") == (3, 3.0)
     assert load_model(tmp_path / "q-learning.pkl") == small()
     versions = {"python": platform.python_version(), "gymnasium": gym.__version__}
@@ -1999,6 +1976,44 @@ def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
         "env_id": "FrozenLake-v1", "mean_reward": 1.0, "std_reward": 0.0, "result": 1.0,
         "n_eval_episodes": 3, "eval_datetime": "", "versions": versions,
     }  # fmt: skip
+    before = results | {"eval_datetime": "long ago"}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    packed(tmp_path, seed=7)  # the same results keep their time
+    assert read_json(tmp_path / "results.json") == before
+    packed(tmp_path, n_eval_episodes=2)
+    assert read_json(tmp_path / "results.json")["eval_datetime"] != "long ago"
+
+
+BOUNCES = [[0.0, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]  # and back again
+COMMAND = "\n```sh\npython hub_utils.py package frozenlake"
+CARDS = [
+    ("frozenlake", {}, "-4x4-no_slippery", [f"{COMMAND}\n```"]),
+    ("frozenlake", {"seed": 4, "n_eval_episodes": 5}, "-4x4-no_slippery", [f"{COMMAND} --seed 4\n"]),
+    ("frozenlake", {"n_training_episodes": 7}, "-4x4-no_slippery", [f"{COMMAND} --episodes 7\n"]),
+    ("frozenlake", {"seed": None}, "-4x4-no_slippery", ["\nNo command makes this table again"]),
+    ("frozenlake-slippery", {"max_steps": 2}, "-4x4", [f"{COMMAND}-slippery --max-steps 2\n"]),
+    ("frozenlake",
+     {"env_kwargs": ICE, "qtable": BOUNCES, "gamma": 0.5, "max_steps": 3, "n_eval_episodes": 6}, "", [
+        "\n# Q-learning agent for FrozenLake-v1\n",
+        "\n4 actions in each of 3 states, improved after every step of its training, and\n",
+        "\n| mean +/- standard deviation over 6 episodes | 0.00 +/- 0.00 |"
+        + "\n| the exact table (value iteration) in the same 6 episodes | 0.33 +/- 0.47 |"
+        + "\n| exact mean of this agent within 3 steps, over all starts | 0.0000 |"
+        + "\n| exact mean of the best possible policy, likewise | 0.2593 |\n",  # 7 / 27
+        "\n| learning_rate | 0.7 | alpha, the share of the TD error to correct |\n",
+        "\n| eval_seed | 0, 1, 2, ... | what each evaluated episode starts from |\n",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes", "called", "texts"), CARDS)
+def test_card_tells_game_scores_numbers_and_the_command(
+    tmp_path, name, changes, called, texts
+):
+    model = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
+    card = packed(tmp_path, filmed(**model["env_kwargs"]), **model)
+    assert metadata(card)["tags"][0] == f"FrozenLake-v1{called}"
+    assert [text for text in texts if text not in card] == []
 
 
 def test_card_of_a_taxi_is_found_by_the_course_and_has_its_score(tmp_path):
@@ -2021,54 +2036,10 @@ def test_card_of_a_taxi_is_found_by_the_course_and_has_its_score(tmp_path):
     }
 
 
-def test_card_tells_scores_numbers_and_what_they_mean(tmp_path):
-    table = [[0.0, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]  # and back again
-    changes = {"qtable": table, "max_steps": 3, "n_eval_episodes": 6}
-    card = packed(tmp_path, ICE, env_kwargs=ICE, **changes)
-    for lines in (
-        "# Q-learning agent for FrozenLake-v1",
-        "4 actions in each of 3 states, improved after every step of its training, and",
-        """
-| mean +/- standard deviation over 6 episodes | 0.00 +/- 0.00 |
-| the exact table (value iteration) in the same 6 episodes | 0.33 +/- 0.47 |
-| exact mean of this agent within 3 steps, over all starts | 0.0000 |
-| exact mean of the best possible policy, likewise | 0.2593 |
-""".strip(),  # 7 / 27
-        "| learning_rate | 0.7 | alpha, the share of the TD error to correct |",
-        "| eval_seed | 0, 1, 2, ... | what each evaluated episode starts from |",
-    ):
-        assert f"\n{lines}\n" in card
-
-
-COMMAND = "```sh\npython hub_utils.py package frozenlake"
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "line"),
-    [
-        ("frozenlake", {}, f"{COMMAND}\n```"),
-        ("frozenlake", {"seed": 4, "n_eval_episodes": 5}, f"{COMMAND} --seed 4\n"),
-        ("frozenlake", {"n_training_episodes": 7}, f"{COMMAND} --episodes 7\n"),
-        ("frozenlake", {"seed": None}, "No command makes this table again"),
-        ("frozenlake-slippery", {"max_steps": 2}, f"{COMMAND}-slippery --max-steps 2"),
-    ],
-)
-def test_card_says_which_game_and_which_command(tmp_path, name, changes, line):
-    recipe = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
-    card = packed(tmp_path, filmed(name), **recipe)
-    game = "FrozenLake-v1-4x4" + "-no_slippery" * (name == "frozenlake")
-    assert metadata(card)["tags"][0] == game and line in card
-
-
 @pytest.mark.parametrize("own", [False, True])
 def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own):
-    if own:  # made by no gym.make, and registered by nobody yet
-        env, spec = FrozenLakeEnv("rgb_array", **LAKE), ("OwnLake-v0", FrozenLakeEnv)
-        card = packed(tmp_path, env, env_id=spec[0])
-        made = gym.envs.registration.EnvSpec(*spec)
-        monkeypatch.setitem(gym.registry, spec[0], made)
-    else:
-        card = packed(tmp_path)
+    # FrozenLakeEnv() is made by no gym.make, so nobody knows by what id it is registered.
+    card = packed(tmp_path, FrozenLakeEnv("rgb_array", **LAKE) if own else LAKE)
     assert ("the game registered first:\n" in card) == own
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -2122,7 +2093,6 @@ NO_NAME = "NAME/REPO|the Hub allows no name like"
         ("3 episodes, but only 2 seeds", {"eval_seed": [1, 2]}),
         ('render_mode="rgb_array"', {"env": make_env("FrozenLake-v1", **LAKE)}),
         ("fps must be", {"fps": 0}),
-        (NO_NAME, {"repo_id": "noslash"}),
         (NO_NAME, {"repo_id": "a/b/c"}),
         (NO_NAME, {"repo_id": "ann/my lake"}),
         (NO_NAME, {"repo_id": None}),
@@ -2138,17 +2108,7 @@ def test_what_may_not_be_packaged_or_pushed(hub, tmp_path, text, how):
             with pytest.raises(ValueError, match=text) as caught:
                 call(tmp_path / "hub", **how)
             assert "\n" not in str(caught.value)
-    assert hub.requests == [] and names_in(tmp_path) == set()
-
-
-def test_the_same_results_keep_their_time(tmp_path):
-    packed(tmp_path)
-    before = read_json(tmp_path / "results.json") | {"eval_datetime": "long ago"}
-    (tmp_path / "results.json").write_text(json.dumps(before))
-    packed(tmp_path, seed=7)
-    assert read_json(tmp_path / "results.json") == before
-    packed(tmp_path, n_eval_episodes=2)
-    assert read_json(tmp_path / "results.json")["eval_datetime"] != "long ago"
+    assert hub.requests == [] and os.listdir(tmp_path) == []
 
 
 OWN = "\r\n## Mine\r\n\r\nwords   of é and 中, `code`, ---" + MARK + "\nmore\n"
@@ -2188,7 +2148,7 @@ def test_words_do_not_follow_another_agent_and_are_not_lost(tmp_path, capsys, by
         written = "---\ntags: q-learning\n---\nmine\n"
     (tmp_path / "README.md").write_text(written, encoding="utf-8")
     assert packed(tmp_path, repo_id="ann/lake").endswith(MARK + "\n\n")
-    (kept,) = names_in(tmp_path) - FILES
+    (kept,) = set(os.listdir(tmp_path)) - FILES
     assert (tmp_path / kept).read_text("utf-8") == written
     assert kept in capsys.readouterr().err
 
@@ -2232,7 +2192,7 @@ def test_cards_that_are_not_replaced(hub, tmp_path, content, text):
         with pytest.raises(ValueError, match=f"{text}|of ann/lake"):
             pushed(tmp_path / "hub")
         assert len(hub.repos["ann/lake"]) == 2
-    assert names_in(tmp_path) == {"README.md"}
+    assert os.listdir(tmp_path) == ["README.md"]
     assert (tmp_path / "README.md").read_bytes() == content
 
 
@@ -2244,19 +2204,17 @@ def seeds_in(folder):
     return {told, model["seed"], read_json(folder / "params.json")["seed"]}
 
 
-@pytest.mark.parametrize(("renaming", "seed"), [(0, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize(("at", "seed"), [(".package.ready", 1), ("params.json", 2)])
 def test_an_interrupted_packager_leaves_one_whole_package(
-    tmp_path, monkeypatch, renaming, seed
+    tmp_path, monkeypatch, at, seed
 ):
     packed(tmp_path, seed=1)
-    replace, done = os.replace, []
+    replace = os.replace
 
-    def interrupted(*paths):
-        if Path(paths[1]).parent == tmp_path:
-            done.append(paths)
-        if len(done) > renaming:
+    def interrupted(source, target):
+        if target == tmp_path / at:
             raise KeyboardInterrupt
-        replace(*paths)
+        replace(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", interrupted)
@@ -2265,7 +2223,7 @@ def test_an_interrupted_packager_leaves_one_whole_package(
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)
     with pytest.raises(RuntimeError, match="ffmpeg did not finish"):
         packed(tmp_path, seed=3)  # whoever comes next puts it in order first
-    assert names_in(tmp_path) == FILES
+    assert set(os.listdir(tmp_path)) == FILES
     assert seeds_in(tmp_path) == {seed}
 
 
@@ -2277,13 +2235,13 @@ def test_a_second_packager_waits_for_the_first(tmp_path):
         if (tmp_path / ".package.unfinished").exists() and not second.ident:
             second.start()
             second.join(0.2)  # it does not end before the first has
-            assert second.is_alive() and names_in(tmp_path).isdisjoint(FILES)
+            assert second.is_alive() and FILES.isdisjoint(os.listdir(tmp_path))
         return render()
 
     env.unwrapped.render = slow
     packed(tmp_path, env, seed=5)
     second.join(30)
-    assert names_in(tmp_path) == FILES and seeds_in(tmp_path) == {0}
+    assert set(os.listdir(tmp_path)) == FILES and seeds_in(tmp_path) == {0}
 
 
 # ------------------ The Hub on loopback, as strict as the real one --------------------
@@ -2293,7 +2251,7 @@ def test_a_second_packager_waits_for_the_first(tmp_path):
 # The client's own upload of large files warns of itself, which `-W error` would not have.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 TOKENS = {"hf_write": "write", "hf_read": "read"}  # Ann's, who is also in the club
-ATTRIBUTES = b"*.pkl filter=lfs diff=lfs merge=lfs -text\n*.mp4 filter=lfs -text\n"
+LARGE = (".pkl", ".mp4")  # how the names of large files end
 
 
 def oid(content, large=True):
@@ -2316,7 +2274,6 @@ class Hub:
     def __init__(self):
         self.repos, self.store = {}, {}  # in the store: oid -> content
         self.private, self.gated = set(), set()  # repo ids
-        self.attributes = ATTRIBUTES  # of a new repo: which of its files are large
         self.failures = {}  # a pattern of requests -> what happens there instead
         self.requests, self.messages, self.pauses = [], [], []
         self.stopped = threading.Event()
@@ -2338,7 +2295,7 @@ class Hub:
 
     def commit(self, repo, files):
         """Add a commit, to a new repo if need be; its id comes back."""
-        commits = self.repos.setdefault(repo, [{".gitattributes": self.attributes}])
+        commits = self.repos.setdefault(repo, [{".gitattributes": b""}])
         commits.append(commits[-1] | files)
         return self.find(repo)[0]
 
@@ -2350,10 +2307,6 @@ class Hub:
             raise Refused(404, "Invalid rev id", "RevisionNotFound")
         number = len(ids) - 1 if revision == "main" else ids.index(revision)
         return ids[number], commits[number]
-
-    def is_large(self, repo, path):
-        rule = f"*{Path(path).suffix} filter=lfs".encode()
-        return rule in self.find(repo)[1][".gitattributes"]
 
     def stored(self, file):
         """The large file that was announced, if it is all there."""
@@ -2394,7 +2347,7 @@ class Hub:
                 self.check_token(token, writes_to=repo)
                 if repo in self.repos:
                     raise Refused(409, "You already created this repo")
-                self.repos[repo] = [{".gitattributes": self.attributes}]
+                self.repos[repo] = [{".gitattributes": b""}]
                 # Newer clients say visibility, older ones private.
                 if asked.get("private") or asked.get("visibility") == "private":
                     self.private.add(repo)
@@ -2418,13 +2371,13 @@ class Hub:
         """The answer about a repo that is there, to somebody who may ask it."""
         commit_id, files = self.find(repo)
         match method, *action:
-            case ("GET",) | ("GET", "revision", _):
-                commit_id, files = self.find(repo, *action[1:])
+            case "GET", "revision", revision:
+                commit_id, files = self.find(repo, revision)
                 about = {"id": repo, "sha": commit_id, "private": repo in self.private}
                 return 200, about | {"siblings": [{"rfilename": f} for f in files]}, {}
             case "POST", "preupload", "main":
                 for file in asked["files"]:
-                    large = self.is_large(repo, path := file["path"])
+                    large = (path := file["path"]).endswith(LARGE)
                     file["uploadMode"] = "lfs" if large else "regular"
                     file["oid"] = oid(files[path], large) if path in files else None
                     file["shouldIgnore"] = False
@@ -2445,15 +2398,14 @@ class Hub:
                     raise Refused(412, "A commit has happened since. Please refresh.")
                 files = {}
                 for kind, file in [(line["key"], line["value"]) for line in new]:
-                    large = self.is_large(repo, file["path"])
+                    large = file["path"].endswith(LARGE)
                     if kind != ("lfsFile" if large else "file"):
                         raise Refused(400, f"{file['path']} was sent as {kind}")
                     content = None if large else base64.b64decode(file["content"])
                     files[file["path"]] = self.stored(file) if large else content
                 self.messages.append(asked["value"]["summary"])
-                commit_id = self.commit(repo, files)
-                page = f"{self.url}/{repo}/commit/{commit_id}"
-                return 200, {"commitOid": commit_id, "commitUrl": page}, {}
+                page = f"{self.url}/{repo}/commit/{(new := self.commit(repo, files))}"
+                return 200, {"commitOid": new, "commitUrl": page}, {}
             case (("GET" | "HEAD"), "resolve", revision, *parts):
                 commit_id, files = self.find(repo, revision)
                 path, headers = "/".join(parts), {"X-Repo-Commit": commit_id}
@@ -2473,8 +2425,7 @@ class Hub:
 class HubHandler(BaseHTTPRequestHandler):
     """Reads a request and answers it in one packet; the connection stays open."""
 
-    protocol_version, wbufsize = "HTTP/1.1", -1  # -1: what is written is gathered first
-    disable_nagle_algorithm = True
+    protocol_version, wbufsize = "HTTP/1.1", 10**6  # what is written is gathered first
 
     def log_message(self, *_):
         """Stderr belongs to the program under test."""
@@ -2541,20 +2492,21 @@ def hub(tmp_path_factory, monkeypatch):
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
-@pytest.mark.parametrize("attributes", [ATTRIBUTES, b""], ids=["large", "small"])
-def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, capfd, attributes):
-    hub.attributes = attributes
+def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     (tmp_path / "notes.txt").write_text("mine")
     assert pushed(tmp_path) == f"{hub.url}/ann/lake"
     assert "".join(capfd.readouterr()) == ""  # a notebook shows what comes back
     _, commit = hub.repos["ann/lake"]
     here = {name: (tmp_path / name).read_bytes() for name in FILES}
-    assert commit == here | {".gitattributes": attributes}
-    large = {"q-learning.pkl", "replay.mp4"} if attributes else set()
+    assert commit == here | {".gitattributes": b""}
+    large = [name for name in FILES if name.endswith(LARGE)]
     assert hub.store.keys() == {oid(commit[name]) for name in large}
     assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
+    assert "xet" not in " ".join(hub.requests)  # and it is as it was
+    assert constants.HF_HUB_DISABLE_XET is False
     assert hub.messages == ["Upload a Q-learning agent"]
-    assert names_in(hub.home) <= {"token", ".agent_harnesses.json"}
+    assert set(os.listdir(hub.home)) <= {"token", ".agent_harnesses.json"}
 
 
 def test_what_is_written_on_the_website_meanwhile_is_not_overwritten(hub, tmp_path):
@@ -2599,7 +2551,7 @@ def test_tokens_that_do_not_do(hub, tmp_path, capfd, token, stored, repo_id, tex
     with pytest.raises(PermissionError) as caught:
         pushed(tmp_path / "hub", repo_id, options={"token": token})
     assert str(caught.value).startswith(text)
-    assert hub.repos == {} and names_in(tmp_path) == set()
+    assert hub.repos == {} and os.listdir(tmp_path) == []
     assert "hf_" not in str(caught.value) + "".join(capfd.readouterr())
 
 
@@ -2663,11 +2615,11 @@ def test_what_fails_on_the_way_is_said(hub, tmp_path, step, how):
     assert "\n" not in said and sum(hub.pauses) <= 2 * 23  # seconds, side by side
     if what == "push":
         assert said.endswith(f"; the package is ready in {tmp_path / 'hub'}")
-        assert names_in(tmp_path / "hub") == FILES
+        assert set(os.listdir(tmp_path / "hub")) == FILES
         hub.failures.clear()
         assert pushed(tmp_path / "hub") and len(hub.repos["ann/lake"]) == 2
     else:
-        assert len(hub.repos["ann/lake"]) == 2 and names_in(tmp_path) == set()
+        assert len(hub.repos["ann/lake"]) == 2 and os.listdir(tmp_path) == []
 
 
 def test_a_repo_that_has_moved_or_is_gated_is_not_taken_for_a_new_one(hub, tmp_path):
@@ -2680,13 +2632,7 @@ def test_a_repo_that_has_moved_or_is_gated_is_not_taken_for_a_new_one(hub, tmp_p
     for call in (lambda: pushed(tmp_path / "hub"), lambda: load_from_hub("ann/lake")):
         with pytest.raises(PermissionError, match="ann/lake is gated: ask for access"):
             call()
-    assert names_in(tmp_path) == set()
-
-
-def test_small_files_need_no_xet(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-    assert pushed(tmp_path) and constants.HF_HUB_DISABLE_XET is False
-    assert "xet" not in " ".join(hub.requests)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("call", [pushed, load_from_hub])
@@ -2698,37 +2644,20 @@ def test_nobody_answers(hub, tmp_path, monkeypatch, call):
         with pytest.raises(ConnectionError, match=NO_ANSWER):
             call(where)
         hub.stop()
-    assert names_in(tmp_path) == set()
+    assert os.listdir(tmp_path) == []
 
 
 NO_AGENT = ": q-learning.pkl is not a Q-learning model:"
 
 
-@pytest.mark.parametrize(
-    ("repo_id", "error", "text"),
-    [
-        ("ann/none", FileNotFoundError, "there is no model ann/none on the Hub for your"),
-        ("ann/empty", FileNotFoundError, "ann/empty has no file q-learning.pkl$"),
-        ("ann/thief", ValueError, f"ann/thief{NO_AGENT} it would import os.system"),
-        ("ann/large", ValueError, f"ann/large{NO_AGENT} .*bytes"),
-        ("ann/..", ValueError, "the Hub allows no name like 'ann/..'"),
-        ("ann", ValueError, "a repo id is NAME/REPO"),
-    ],
-)  # fmt: skip
-def test_loads_that_fail_say_why(hub, tmp_path, monkeypatch, repo_id, error, text):
-    monkeypatch.chdir(tmp_path)
-    hub.commit("ann/empty", {})
-    hub.commit("ann/thief", {"q-learning.pkl": b"cos\nsystem\n(S'echo > stolen'\ntR."})
-    hub.commit("ann/large", {"q-learning.pkl": bytes(10_000_001)})
-    with pytest.raises((OSError, ValueError)) as caught:
-        load_from_hub(repo_id)
-    assert type(caught.value) is error and re.match(text, str(caught.value))
-    assert names_in(tmp_path) == set()
-    if repo_id == "ann/large":  # its size was enough
-        assert not [request for request in hub.requests if request.startswith("GET")]
+def test_what_is_too_large_is_not_even_fetched(hub):
+    hub.commit("ann/lake", {"q-learning.pkl": bytes(10_000_001)})
+    with pytest.raises(ValueError, match=f"ann/lake{NO_AGENT} more bytes than any"):
+        load_from_hub("ann/lake")
+    assert {request.split()[0] for request in hub.requests} == {"HEAD"}
 
 
-def test_private_models_are_loaded_with_the_right_token(hub):
+def test_a_token_is_only_needed_for_private_models_and_a_connection_only_once(hub):
     put_model(hub)
     hub.private.add("ann/lake")
     assert load_from_hub("ann/lake") == small()
@@ -2736,15 +2665,11 @@ def test_private_models_are_loaded_with_the_right_token(hub):
     with pytest.raises(FileNotFoundError, match="no model ann/lake on the Hub for"):
         load_from_hub("ann/lake")
     assert load_from_hub("ann/lake", token="hf_read") == small()
-
-
-def test_the_latest_is_loaded_and_needs_no_token_and_once_here_no_connection(hub):
-    (hub.home / "token").unlink()
-    for seed in (0, 5):
-        put_model(hub, seed=seed)
-        assert load_from_hub("ann/lake") == small(seed=seed)
-    hub.failures["HEAD .*/resolve"] = "cut"
-    assert load_from_hub("ann/lake") == small(seed=5)
+    hub.private.clear()
+    put_model(hub, seed=5)
+    for happens in ({}, {"HEAD": "cut"}):
+        hub.failures = happens
+        assert load_from_hub("ann/lake") == small(seed=5)  # the latest
 
 
 def test_what_the_disk_does_is_no_answer_of_the_hub(hub, tmp_path):
@@ -2814,20 +2739,20 @@ def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
         ("package frozenlake --gamma 7", 2, "--gamma must be"),
         ("package frozenlake --show-episode 2", 1, "--show-episode is of record"),
         ("push taxi", 2, "--repo-id"),
-        ("push frozenlake --repo-id lake", 1, "a repo id is NAME/REPO, not 'lake'"),
         ("push frozenlake --repo-id bob/lake", 1, "bob/lake is not yours"),
         ("push frozenlake --repo-id ann/open --private", 1, "ann/open is public: make"),
         ("push frozenlake --repo-id ann/lake --folder FILE/x", 1, "FILE"),
         ("package frozenlake --folder OTHER", 1, NO_CARD),
         ("package frozenlake --folder FILM", 1, "replay.mp4 is a folder, no file"),
         ("package frozenlake --fps nan", 1, "fps must be from 0.01 to 100, not nan"),
-        ("record frozenlake film.avi", 1, "film.avi"),
         ("record frozenlake FILE/film.gif", 1, "FILE"),
         ("load nothing", 1, "'nothing' is no file, no folder and no NAME/REPO"),
         ("load OTHER", 1, "q-learning.pkl"),
         ("load FILE", 1, "FILE is not a Q-learning model: not a pickle"),
         ("load ann/none", 1, "there is no model ann/none on the Hub for your token"),
-        ("load ann/numbers", 1, f"ann/numbers{NO_AGENT} gamma must be"),
+        ("load ann/..", 1, "the Hub allows no name like 'ann/..'"),
+        ("load ann/open", 1, "ann/open has no file q-learning.pkl"),
+        ("load ann/thief", 1, f"ann/thief{NO_AGENT} it would import os.system"),
         ("load ann/module", 1, "this Gymnasium has no game 'antigravity:Fly-v0'"),
         ("load ann/sea", 1, "no map of Gymnasium's has 3 states"),
         ("load ann/wide", 1, "the Q-table is 16 x 5"),  # and no notes before that
@@ -2843,7 +2768,7 @@ def test_errors_are_one_line_before_anything_is_trained(
     Path("OTHER").mkdir()
     Path("OTHER", "README.md").write_text("# My project\n")
     hub.commit("ann/open", {})
-    put_model(hub, "ann/numbers", gamma="high")
+    hub.commit("ann/thief", {"q-learning.pkl": b"cos\nsystem\n(S'echo > stolen'\ntR."})
     put_model(hub, "ann/module", env_id="antigravity:Fly-v0")
     put_model(hub, "ann/sea", env_kwargs={})
     wide = {"env_kwargs": {}, "max_steps": ..., "qtable": initialize_q_table(16, 5)}
@@ -2851,18 +2776,12 @@ def test_errors_are_one_line_before_anything_is_trained(
     ended, out, err = says(*arguments.split())
     assert (ended, out, err.count("\n")) == (code, "", 1), err
     assert re.search(text, err) and err.startswith("hub_utils.py")
-    assert names_in(tmp_path) == {"FILE", "FILM", "OTHER"}
-
-
-def guessed(**arguments):
-    return f"note: not said in the model, but guessed: {arguments}"
-
-
-def taken(name, value):
-    return f"note: {name} is not in the model: taken for {value}"
+    assert sorted(os.listdir()) == ["FILE", "FILM", "OTHER"]
 
 
 NO_ICE, MAP = {"is_slippery": False}, {"map_name": "4x4"}
+GUESSED = "note: not said in the model, but guessed: {}"
+TAKEN = "note: {} is not in the model: taken for {}"
 TOO_MANY = "note: 1000000000 episodes are too many: scored in the first 2020"
 FEW_SEEDS = "note: 3 episodes, but only 2 seeds: scored in the first 2"
 TOO_LONG = "note: 1000000 steps take too long: an episode ends after 10000"
@@ -2877,15 +2796,15 @@ ENDLESS = OCEAN["env_kwargs"] | {"max_episode_steps": -1}  # no limit, says Gymn
     [
         ({"n_eval_episodes": 10**9}, 1, [TOO_MANY]),
         ({"eval_seed": [1, 2]}, 1, [FEW_SEEDS]),
-        ({"max_steps": ..., "gamma": ...}, 1, [taken("gamma", 0.95), taken("max_steps", 99)]),
-        ({"env_kwargs": NO_ICE}, 1, [guessed(**MAP)]),
-        ({"env_kwargs": NO_ICE, "qtable": initialize_q_table(64, 4)}, 1, [guessed(map_name="8x8")]),
+        ({"max_steps": ..., "gamma": ...}, 1, [TAKEN.format("gamma", 0.95), TAKEN.format("max_steps", 99)]),
+        ({"env_kwargs": NO_ICE}, 1, [GUESSED.format(MAP)]),
+        ({"env_kwargs": NO_ICE, "qtable": initialize_q_table(64, 4)}, 1, [GUESSED.format({"map_name": "8x8"})]),
         ({"env_kwargs": ..., "map_name": "4x4", "slippery": False}, 1, []),
-        ({"env_kwargs": ..., "slippery": True}, 1, [guessed(**MAP)]),
+        ({"env_kwargs": ..., "slippery": True}, 1, [GUESSED.format(MAP)]),
         ({"env_kwargs": ..., "map_name": "4x4"}, 2, []),  # both are shown
         ({"env_kwargs": LAKE, "qtable": small()["qtable"], "gamma": 1, "max_steps": 10**6}, 1, []),
         (OCEAN, 1, [LEFT_OUT]),
-        (OCEAN | {"env_kwargs": ENDLESS, "max_steps": 10**6}, 1, [TOO_LONG, LEFT_OUT]),
+        (OCEAN | {"env_kwargs": ENDLESS, "max_steps": 10**6, "n_eval_episodes": 1}, 1, [TOO_LONG, LEFT_OUT]),
     ],
 )  # fmt: skip
 def test_a_stranger_s_model_is_shown_within_seconds_and_guesses_are_told(
