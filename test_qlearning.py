@@ -2533,8 +2533,6 @@ def test_message_privacy_and_organization(hub, tmp_path):
 
 NO_TOKEN = "there is no token to push with: run `hf auth login`"
 UNKNOWN = "the Hub does not know this token: run `hf auth login` again"
-READER = "your token can only read: make one with the write"
-NOT_YOURS = "bob/lake is not yours: you can push to ann, club"
 
 
 @pytest.mark.parametrize(
@@ -2543,10 +2541,10 @@ NOT_YOURS = "bob/lake is not yours: you can push to ann, club"
         (None, "", "ann/lake", NO_TOKEN),
         (None, "hf_old", "ann/lake", UNKNOWN),
         ("hf_wrong", "hf_write", "ann/lake", UNKNOWN),
-        ("hf_read", "", "ann/lake", READER),
-        (None, "hf_write", "bob/lake", NOT_YOURS),
+        ("hf_read", "", "ann/lake", "your token can only read: make one with the write"),
+        (None, "hf_write", "bob/lake", "bob/lake is not yours: you can push to ann, club"),
     ],
-)
+)  # fmt: skip
 def test_tokens_that_do_not_do(hub, tmp_path, capfd, token, stored, repo_id, text):
     (hub.home / "token").write_text(stored)
     with pytest.raises(PermissionError) as caught:
