@@ -37,7 +37,6 @@ import ast
 import base64
 import contextlib
 import doctest
-import fnmatch
 import functools
 import hashlib
 import importlib.util
@@ -65,7 +64,6 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -1333,7 +1331,7 @@ class Lamp(gym.Env):
 
     def step(self, action):
         self.state = self.coming.pop(0)
-        return self.state, 0.0, not self.coming, False, {}
+        return self.state, 1.0, not self.coming, False, {}
 
     def render(self):
         return self.picture(self, self.dark + 20 * self.state)
@@ -1344,9 +1342,9 @@ LAMPS = [[0.0, 0.0] for _ in range(9)]
 
 def seen(path):
     """What ffmpeg says about a film, its size, and its frames as bytes: red, green, blue."""
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run([*ffmpeg, *raw], capture_output=True, check=False, timeout=60)
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, *raw]
+    done = subprocess.run(ffmpeg, capture_output=True, check=False, timeout=60)
     said = done.stderr.decode()
     width, height = map(int, re.search(r"Video: .* (\d+)x(\d+)", said).groups())
     size = 3 * width * height
@@ -1369,33 +1367,29 @@ def test_a_film_is_what_browsers_play_and_shows_the_agent_where_it_is(tmp_path):
     assert (size, len(frames)) == ((256, 256), 7)  # one before the 6 moves
     film = path.read_bytes()
     assert film.index(b"moov") < film.index(b"mdat")  # it plays while it still arrives
-    state, _ = env.reset()
-    pictures = [env.render().tobytes()]
-    pictures += [env.render().tobytes() for _ in rollout(env, GOLDEN, state, 99)]
-    for i, frame in enumerate(frames):  # nearer to its own picture than to any other
-        pixels = [zip(frame[::97], picture[::97], strict=True) for picture in pictures]
-        distances = [sum(abs(a - b) for a, b in pairs) for pairs in pixels]
-        assert distances.index(min(distances)) == i
+    env.reset()
+    moves = itertools.chain([None], rollout(env, GOLDEN, 0, 99))
+    for frame, _ in zip(frames, moves):  # with the agent elsewhere it would be 3.7
+        pairs = zip(frame[::97], env.render().tobytes()[::97])
+        assert sum(abs(a - b) for a, b in pairs) / len(frame[::97]) < 2.5
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".gif"])
-def test_a_film_has_a_frame_before_the_first_step_and_one_after_each(tmp_path, ending):
-    path, lamp = tmp_path / f"a{ending}", Lamp(5, 2, 8, 4)
+@pytest.mark.parametrize("name", ["a.mp4", "a.GIF"])
+def test_a_film_has_a_frame_before_the_first_step_and_one_after_each(tmp_path, name):
+    path, lamp = tmp_path / name, Lamp(5, 2, 8, 4, size=(33, 51))
     assert states_in(record_video(lamp, LAMPS, path)) == [0, 5, 2, 8, 4]
     assert states_in(record_video(lamp, LAMPS, path, seed=7)) == [7, 5, 2, 8, 4]
     assert states_in(record_video(lamp, LAMPS, path, max_steps=2)) == [0, 5, 2]
-
-
-def test_endless_games_and_odd_sizes_are_filmed_too(tmp_path):
-    path = record_video(Lamp(*[1] * 200, size=(33, 51)), LAMPS, tmp_path / "a.mp4")
     assert seen(path)[1] == (50, 32)  # yuv420p has one color for 2 x 2 pixels
-    assert states_in(path) == [0] + [1] * 99
-    assert states_in(record_video(Lamp(3, size=(2, 2)), LAMPS, path)) == [0, 3]
 
 
-FPS = [(1, 4), (2.5, 1.6), (Fraction(1, 2), 8), (0.01, 400), (100, 0.04)]
-FPS += [(gym.spaces.MultiDiscrete([2]).nvec[0], 2)]  # numbers of NumPy's
-FPS += [(gym.spaces.Box(4, 5, (1,), "float32").low[0], 1)]
+def test_endless_games_end_after_99_steps_where_nothing_is_said(tmp_path):
+    endless = Lamp(*[1] * 200, size=(2, 2))
+    assert states_in(record_video(endless, LAMPS, tmp_path / "a.mp4")) == [0] + [1] * 99
+
+
+FPS = [(Fraction(1, 2), 8), (2.5, 1.6), (0.01, 400), (100, 0.04)]
+FPS += [(gym.spaces.Box(4, 5, (1,), "float32").low[0], 1)]  # a number of NumPy's
 
 
 @pytest.mark.parametrize(("fps", "seconds"), FPS)
@@ -1409,18 +1403,6 @@ def test_fps_is_any_number(tmp_path, fps, seconds):
     assert len(frames) == 4 and b"NETSCAPE2.0\x03\x01\x00\x00" in gif  # for ever
 
 
-def test_the_same_seed_gives_the_same_film(tmp_path):
-    paths = [tmp_path / name for name in ("a.gif", "b.gif", "c.GIF")]
-    for path, seed in zip(paths, (1, 1, 3), strict=True):
-        record_video(Lamp(8, 8), LAMPS, path, seed=seed)
-    first, again, other = (path.read_bytes() for path in paths)
-    assert first[:6] == b"GIF89a" and first == again != other
-
-
-def no_pygame(*_):
-    raise gym.error.DependencyNotInstalled("pygame is not installed")
-
-
 def torn(lamp, light):
     if len(lamp.coming) < 3:
         raise OSError("the wire of the lamp is torn")
@@ -1428,63 +1410,54 @@ def torn(lamp, light):
 
 
 ENDING = "a video is a file that ends in .mp4 or .gif, not {!r}"
+RATE = "fps must be from 0.01 to 100, not {!r}"
 PICTURE = "render() gives no picture of bytes, but {}"
-RENDERER = "the renderer is missing: pip install 'gymnasium[toy-text]'"
-SIZES = "render() changes the picture's size"
 UNFILMED = [
-    (Lamp(1), "a.avi", {}, ENDING.format("a.avi")),
-    (Lamp(1), "mp4", {}, ENDING.format("mp4")),
-    (Lamp(1), "a.gif", {"max_steps": 0}, "max_steps must be a whole number from 1 to 1000000, not 0"),
-    (Lamp(1), "a.gif", {"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
-    (Lamp(1), "a.gif", {"Qtable": LAMPS[1:]}, "the Q-table is 8 x 2, and this environment has 9 states x 2 actions"),
-    *[
-        (Lamp(1), "a.gif", {"fps": fps}, f"fps must be from 0.01 to 100, not {fps!r}")
-        for fps in (0, -1, 0.009, 100.1, math.nan, math.inf, True, "fast", None, 1j, [1])
-    ],
-    (game("frozenlake"), "a.mp4", {"Qtable": GOLDEN}, 'to film, make the game with render_mode="rgb_array"'),
-    (Lamp(1, picture=no_pygame), "a.mp4", {}, RENDERER),
-    (Lamp(1, picture=lambda *_: None), "a.mp4", {}, PICTURE.format("<class 'NoneType'> []")),
-    (Lamp(1, picture=lambda _, light: light / 2), "a.gif", {}, PICTURE.format("float64 [50, 70, 3]")),
-    (Lamp(1, picture=lambda _, light: light[0]), "a.gif", {}, PICTURE.format("uint8 [70, 3]")),
-    (Lamp(1, picture=lambda _, light: light[:, :, :2]), "a.gif", {}, PICTURE.format("uint8 [50, 70, 2]")),
-    (Lamp(1, size=(1, 70)), "a.mp4", {}, PICTURE.format("uint8 [1, 70, 3]")),
-    (Lamp(1, size=(50, 1)), "a.gif", {}, PICTURE.format("uint8 [50, 1, 3]")),
-    (Lamp(1, picture=lambda lamp, light: light[10 * lamp.state :]), "a.mp4", {}, SIZES),
-    (Lamp(1, 2, 3, picture=torn), "a.mp4", {}, "the wire of the lamp is torn"),
-    (Lamp(1, 2, 3, picture=torn), "a.gif", {}, "the wire of the lamp is torn"),
+    ({"out_directory": "a.avi"}, ENDING.format("a.avi")),
+    ({"out_directory": "mp4"}, ENDING.format("mp4")),
+    ({"max_steps": 0}, "max_steps must be a whole number from 1 to 1000000, not 0"),
+    ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
+    ({"Qtable": LAMPS[1:]}, "the Q-table is 8 x 2, and this environment has 9 states x 2 actions"),
+    *[({"fps": fps}, RATE.format(fps)) for fps in (0.009, 100.1, math.nan, True, "fast", 1j)],
+    ({"env": game("frozenlake"), "Qtable": GOLDEN}, 'to film, make the game with render_mode="rgb_array"'),
+    (Lamp(1, picture=lambda *_: None), PICTURE.format("<class 'NoneType'> []")),
+    (Lamp(1, picture=lambda _, light: light / 2), PICTURE.format("float64 [50, 70, 3]")),
+    (Lamp(1, picture=lambda _, light: light[0]), PICTURE.format("uint8 [70, 3]")),
+    (Lamp(1, picture=lambda _, light: light[:, :, :2]), PICTURE.format("uint8 [50, 70, 2]")),
+    (Lamp(1, size=(1, 70)), PICTURE.format("uint8 [1, 70, 3]")),
+    (Lamp(1, size=(50, 1)), PICTURE.format("uint8 [50, 1, 3]")),
+    (Lamp(1, picture=lambda lamp, light: light[10 * lamp.state :]), "render() changes the picture's size"),
+    (Lamp(1, 2, 3, picture=torn), "the wire of the lamp is torn"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("env", "name", "more", "sentence"), UNFILMED)
+@pytest.mark.parametrize(("how", "sentence"), UNFILMED)
 def test_what_cannot_be_filmed_is_said_and_the_old_film_stays(
-    tmp_path, env, name, more, sentence
+    tmp_path, monkeypatch, how, sentence
 ):
-    path = tmp_path / name
+    monkeypatch.chdir(tmp_path)
+    call = {"env": Lamp(1), "Qtable": LAMPS, "out_directory": "a.gif"}
+    call |= how if isinstance(how, dict) else {"env": how}
+    path = Path(call["out_directory"])
     path.write_bytes(b"old")
-    with pytest.raises((ValueError, RuntimeError, OSError)) as caught:
-        record_video(env, **({"Qtable": LAMPS, "out_directory": path} | more))
+    with pytest.raises((ValueError, OSError)) as caught:
+        record_video(**call)
     assert str(caught.value) == sentence
-    assert (os.listdir(tmp_path), path.read_bytes()) == ([name], b"old")
+    assert (os.listdir(), path.read_bytes()) == ([path.name], b"old")
 
 
-def test_a_film_goes_home_unless_its_name_cannot_be(tmp_path, monkeypatch):
+def test_a_film_goes_home_but_into_no_folder_s_place(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     assert record_video(Lamp(1), LAMPS, "~/new/a.gif") == tmp_path / "new" / "a.gif"
-    for ending in (".gif", ".mp4"):
-        with pytest.raises(OSError):
-            record_video(Lamp(1), LAMPS, "~/new/" + "a" * 300 + ending)
-        (tmp_path / ending).mkdir()
-        with pytest.raises(ValueError, match=re.escape(ENDING.format(ending))):
-            record_video(Lamp(1), LAMPS, tmp_path / ending)
-    assert os.listdir(tmp_path / "new") == ["a.gif"]
+    (tmp_path / "b.gif").mkdir()
+    with pytest.raises(ValueError, match=re.escape(ENDING.format("b.gif"))):
+        record_video(Lamp(1), LAMPS, "~/b.gif")
 
 
 # What stands in the place of ffmpeg while it encodes, and what is said of its end. The
 # real one is "$0.real"; a frame of the lamp has 10,500 bytes.
 ENCODERS = [
     ("kill -9 $$", "exit code -9"),
-    ("head -c 10501 > /dev/null; kill -9 $$", "exit code -9"),
-    ('"$0.real" "$@"; kill -9 $$', "exit code -9"),
     ('"$0.real" "$@"; exit 1', "exit code 1"),
     ("cat > /dev/null", "pictures are missing"),
     ('head -c 21000 | "$0.real" "$@"', "pictures are missing"),
@@ -1512,31 +1485,12 @@ def test_a_film_counts_only_when_the_encoder_has_ended_it(
     assert capfd.readouterr() == ("", "")
 
 
-# The command line, in a given folder and after something else was done.
-RECORD = "import hub_utils, os, sys; os.chdir(sys.argv[1]); {}\n"
-RECORD += "sys.exit(hub_utils.main(['record', 'frozenlake', *sys.argv[2:]]))"
-
-
-@games_are_drawn
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("a.mp4", "ffmpeg did not finish a.mp4: exit code -25"), ("a.gif", "[Errno 27] ")],
-)
-def test_a_full_disk_is_one_sentence_and_the_old_film_stays(tmp_path, name, reason):
-    pytest.importorskip("resource", reason="this system has no limit for a file's size")
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
-    (tmp_path / name).write_bytes(b"old")
-    done = command("-c", RECORD.format(limit), str(tmp_path), name, "--episodes", "9")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert done.stderr.startswith(f"hub_utils.py: {reason}")
-    assert (os.listdir(tmp_path), (tmp_path / name).read_bytes()) == ([name], b"old")
-
-
-def test_a_missing_renderer_is_found_before_any_training(tmp_path):
-    none, forever = "sys.modules['pygame'] = None", ("--episodes", "1000000")  # minutes
-    done = command("-c", RECORD.format(none), str(tmp_path), "new/a.gif", *forever)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"hub_utils.py: {RENDERER}\n"
+def test_a_missing_renderer_is_found_before_any_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    record = ["record", "frozenlake", str(tmp_path / "new" / "a.gif")]
+    assert hub_utils.main([*record, "--episodes", "1000000"]) == 1  # it takes minutes
+    said = "the renderer is missing: pip install 'gymnasium[toy-text]'"
+    assert capsys.readouterr() == ("", f"hub_utils.py: {said}\n")
     assert os.listdir(tmp_path) == []
 
 
@@ -1547,13 +1501,13 @@ def test_without_a_screen_nothing_is_printed_and_signals_still_arrive(tmp_path):
         "import os, signal, sys\n"
         "for name in ('DISPLAY', 'WAYLAND_DISPLAY'): os.environ.pop(name, None)\n"
         "import gymnasium, hub_utils\n"
-        "env = gymnasium.make('FrozenLake8x8-v1', render_mode='rgb_array')\n"
-        "hub_utils.record_video(env, [[0.0] * 4 for _ in range(64)], sys.argv[1])\n"
+        "env = gymnasium.make('FrozenLake-v1', render_mode='rgb_array')\n"
+        "hub_utils.record_video(env, [[0.0] * 4 for _ in range(16)], sys.argv[1])\n"
         "signal.raise_signal(signal.SIGTERM)\n"
     )
-    done = command("-c", code, str(tmp_path / "a.mp4"))
+    done = command("-c", code, tmp_path / "a.gif")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
-    assert seen(tmp_path / "a.mp4")[1] == (512, 512)
+    assert os.listdir(tmp_path) == ["a.gif"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have a screen")
@@ -1980,8 +1934,9 @@ def test_games_of_ours_and_of_the_course_are_made():
 
 # ------------------ The package -------------------------------------------------------
 FILES = {"q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4"}
-MARK = hub_utils.OWNER_MARK
+MARK = "\n<!-- What you write below this line stays with every new push. -->"
 LAKE = {"desc": ["SFG"], "is_slippery": False}
+ICE = LAKE | {"is_slippery": True}
 
 
 def small(**changes):
@@ -2020,24 +1975,18 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def names_in(folder):
-    return {path.name for path in folder.iterdir()} if folder.exists() else set()
-
-
 def film_of(path):
     """How many frames a film has, and how many seconds."""
     return imageio_ffmpeg.count_frames_and_secs(str(path))
 
 
 def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
     assert package_model(small(), filmed(**LAKE), str(tmp_path)) == tmp_path
-    assert names_in(tmp_path) == FILES | {"notes.txt"}
+    assert set(os.listdir(tmp_path)) == FILES
     assert film_of(tmp_path / "replay.mp4") == (3, 3.0)
     assert load_model(tmp_path / "q-learning.pkl") == small()
     versions = {"python": platform.python_version(), "gymnasium": gym.__version__}
-    params = small() | {"versions": versions}
-    del params["qtable"]
+    params = small(qtable=..., versions=versions)
     assert read_json(tmp_path / "params.json") == params
     assert (tmp_path / "params.json").read_text().startswith('{\n  "env_id"')
     results = read_json(tmp_path / "results.json")
@@ -2046,93 +1995,71 @@ def test_package_is_five_files_that_say_how_the_agent_came_about(tmp_path):
         "env_id": "FrozenLake-v1", "mean_reward": 1.0, "std_reward": 0.0, "result": 1.0,
         "n_eval_episodes": 3, "eval_datetime": "", "versions": versions,
     }  # fmt: skip
+    before = results | {"eval_datetime": "long ago"}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    packed(tmp_path, seed=7)  # the same results keep their time
+    assert read_json(tmp_path / "results.json") == before
+    packed(tmp_path, n_eval_episodes=2)
+    assert read_json(tmp_path / "results.json")["eval_datetime"] != "long ago"
+
+
+BOUNCES = [[0.0, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]  # and back again
+COMMAND = "\n```sh\npython hub_utils.py package frozenlake"
+CARDS = [
+    ("frozenlake", {}, "-4x4-no_slippery", [f"{COMMAND}\n```"]),
+    ("frozenlake", {"seed": 4, "n_eval_episodes": 5}, "-4x4-no_slippery", [f"{COMMAND} --seed 4\n"]),
+    ("frozenlake", {"n_training_episodes": 7}, "-4x4-no_slippery", [f"{COMMAND} --episodes 7\n"]),
+    ("frozenlake", {"seed": None}, "-4x4-no_slippery", ["\nNo command makes this table again"]),
+    ("frozenlake-slippery", {"max_steps": 2}, "-4x4", [f"{COMMAND}-slippery --max-steps 2\n"]),
+    ("frozenlake",
+     {"env_kwargs": ICE, "qtable": BOUNCES, "gamma": 0.5, "max_steps": 3, "n_eval_episodes": 6}, "", [
+        "\n# Q-learning agent for FrozenLake-v1\n",
+        "\n4 actions in each of 3 states, improved after every step of its training, and\n",
+        "\n| mean +/- standard deviation over 6 episodes | 0.00 +/- 0.00 |"
+        + "\n| the exact table (value iteration) in the same 6 episodes | 0.33 +/- 0.47 |"
+        + "\n| exact mean of this agent within 3 steps, over all starts | 0.0000 |"
+        + "\n| exact mean of the best possible policy, likewise | 0.2593 |\n",  # 7 / 27
+        "\n| learning_rate | 0.7 | alpha, the share of the TD error to correct |\n",
+        "\n| eval_seed | 0, 1, 2, ... | what each evaluated episode starts from |\n",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes", "called", "texts"), CARDS)
+def test_card_tells_game_scores_numbers_and_the_command(
+    tmp_path, name, changes, called, texts
+):
+    model = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
+    card = packed(tmp_path, filmed(**model["env_kwargs"]), **model)
+    assert metadata(card)["tags"][0] == f"FrozenLake-v1{called}"
+    assert [text for text in texts if text not in card] == []
 
 
 def test_card_of_a_taxi_is_found_by_the_course_and_has_its_score(tmp_path):
     env = filmed("taxi")
-    model = RECIPES["taxi"] | {"qtable": value_iteration(env, 0.95)}
-    package_model(model, env, tmp_path)
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    card = packed(tmp_path, env, **RECIPES["taxi"], qtable=value_iteration(env, 0.95))
     assert "\n| eval_seed | 100 fixed | " in card
     assert "over 100 episodes | 7.56 +/- 2.71 |\n" in card
     assert round(read_json(tmp_path / "results.json")["result"], 3) == 4.853
     assert card.startswith("---\ntags:\n- Taxi-v3\n")
-    data, course = metadata(card), "reinforcement-learning"
-    assert data["tags"] == ["Taxi-v3", "q-learning", course, "custom-implementation"]
-    (index,) = data["model-index"]
-    metric = {"type": "mean_reward", "name": "mean_reward", "value": "7.56 +/- 2.71"}
-    assert (index["name"], data["pipeline_tag"]) == ("q-Taxi-v3", course)
-    assert index["results"] == [
-        {
-            "task": {"type": course, "name": course},
-            "dataset": {"type": "Taxi-v3", "name": "Taxi-v3"},
-            "metrics": [metric],
-        }
-    ]
+    course, score = "reinforcement-learning", "7.56 +/- 2.71"
+    result = {
+        "task": {"type": course, "name": course},
+        "dataset": {"type": "Taxi-v3", "name": "Taxi-v3"},
+        "metrics": [{"type": "mean_reward", "name": "mean_reward", "value": score}],
+    }
+    assert metadata(card) == {
+        "tags": ["Taxi-v3", "q-learning", course, "custom-implementation"],
+        "pipeline_tag": course,
+        "model-index": [{"name": "q-Taxi-v3", "results": [result]}],
+    }
 
 
-def test_card_tells_scores_numbers_and_what_they_mean(tmp_path):
-    ice = LAKE | {"is_slippery": True}
-    table = [[0.0, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]  # and back again
-    card = packed(tmp_path, ice, env_kwargs=ice, qtable=table, max_steps=3)
-    exact = small(max_steps=3, qtable=value_iteration(filmed(**ice), 0.5))
-    mean, std = qlearning.evaluate_model(filmed(**ice), exact)
-    for lines in (
-        "# Q-learning agent for FrozenLake-v1",
-        "4 actions in each of 3 states, improved after every step of its training, and",
-        f"""
-| mean +/- standard deviation over 3 episodes | 0.00 +/- 0.00 |
-| the exact table (value iteration) in the same 3 episodes | {mean:.2f} +/- {std:.2f} |
-| exact mean of this agent within 3 steps, over all starts | 0.0000 |
-| exact mean of the best possible policy, likewise | 0.2593 |
-""".strip(),
-        "| learning_rate | 0.7 | alpha, the share of the TD error to correct |",
-        "| eval_seed | 0, 1, 2, ... | what each evaluated episode starts from |",
-    ):
-        assert f"\n{lines}\n" in card
-
-
-COMMAND = "```sh\npython hub_utils.py package frozenlake"
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "called", "line"),
-    [
-        ("frozenlake", {}, "-4x4-no_slippery", f"{COMMAND}\n```"),
-        ("frozenlake", {"seed": 4}, "-4x4-no_slippery", f"{COMMAND} --seed 4\n"),
-        ("frozenlake", {"n_training_episodes": 7}, "-4x4-no_slippery", " --episodes 7\n"),
-        ("frozenlake", {"n_eval_episodes": 5}, "-4x4-no_slippery", f"{COMMAND}\n"),
-        ("frozenlake", {"seed": None}, "-4x4-no_slippery", "No command makes this table again"),
-        ("frozenlake-slippery", {"max_steps": 2}, "-4x4", f"{COMMAND}-slippery --max-steps 2"),
-    ],
-)  # fmt: skip
-def test_card_says_which_game_and_which_command(tmp_path, name, changes, called, line):
-    model = RECIPES[name] | {"qtable": GOLDEN, "seed": 0} | changes
-    package_model(model, filmed(name), tmp_path)
-    card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert metadata(card)["tags"][0] == f"FrozenLake-v1{called}" and line in card
-
-
-class OwnLake(FrozenLakeEnv):
-    """A game that is none of Gymnasium's, with an argument of its own."""
-
-    def __init__(self, width, render_mode=None):
-        rows = ["S" + "F" * (width - 2) + "G"]
-        super().__init__(render_mode, desc=rows, is_slippery=False)
-
-
-@pytest.mark.parametrize(
-    ("own", "arguments"), [(None, LAKE), (OwnLake, {"width": 3}), (FrozenLakeEnv, LAKE)]
-)
-def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own, arguments):
-    if own:  # made by no gym.make, and registered by nobody yet
-        env, spec = own(render_mode="rgb_array", **arguments), ("OwnLake-v0", own)
-        card = packed(tmp_path, env, env_id=spec[0], env_kwargs=arguments)
-        made = gym.envs.registration.EnvSpec(*spec)
-        monkeypatch.setitem(gym.registry, spec[0], made)
-    else:
-        card = packed(tmp_path)
-    assert ("the game registered first:\n" in card) == bool(own)
+@pytest.mark.parametrize("own", [False, True])
+def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own):
+    # FrozenLakeEnv() is made by no gym.make, so nobody knows by what id it is registered.
+    card = packed(tmp_path, FrozenLakeEnv("rgb_array", **LAKE) if own else LAKE)
+    assert ("the game registered first:\n" in card) == own
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("snippet.py").write_text(snippet)
@@ -2140,20 +2067,12 @@ def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own, arg
     assert "".join(capsys.readouterr()) == "1.00 +/- 0.00\n"
 
 
-def corridor():
-    """An environment without rules or a spec, with a camera."""
-    env = Script((1, 0.0, False, False), (2, 1.0, True, False), actions=4)
-    camera = filmed(**LAKE)
-    camera.reset()
-    env.render_mode, env.render = camera.render_mode, camera.render
-    return env
-
-
-def test_games_without_rules_and_text_that_is_no_markdown(tmp_path):
+def test_games_without_rules_or_spec_and_text_that_is_no_markdown(tmp_path):
     evil = "x\n# INJECTED `rm` <b> | [a](b)\n---\ntags: no"
-    card = packed(tmp_path, corridor(), env_id=evil, env_kwargs={"map_name": evil})
-    assert "over 3 episodes | 1.00 +/- 0.00 |\n\n## Hyper" in card
-    assert film_of(tmp_path / "replay.mp4")[0] == 3
+    says = {"env_id": evil, "env_kwargs": {"map_name": evil}, "qtable": LAMPS}
+    card = packed(tmp_path, Lamp(1, 2, 3), **says, max_steps=2, eval_seed=[7, 4, 5])
+    assert states_in(tmp_path / "replay.mp4") == [7, 1, 2]  # the first that is scored
+    assert "over 3 episodes | 2.00 +/- 0.00 |\n\n## Hyper" in card
     assert not re.search("(?m)^# INJECTED|^tags: no", card)
     assert "<b>" not in re.sub(r"(?s)```.*?```|^---.*?\n---", "", card)
     assert metadata(card)["tags"][1:3] == ["q-learning", "reinforcement-learning"]
@@ -2162,65 +2081,38 @@ def test_games_without_rules_and_text_that_is_no_markdown(tmp_path):
 
 @pytest.mark.parametrize("says", [{}, {"map_name": "4x4"}, {"slippery": False}])
 def test_a_model_of_the_course_is_packaged_with_what_its_game_says(tmp_path, says):
-    ours = dict.fromkeys(
-        ("env_kwargs", "seed", "min_learning_rate", "initial_value"), ...
-    )
-    model = small(**ours, qtable=GOLDEN, **says)
+    ours = ("env_kwargs", "seed", "min_learning_rate", "initial_value")
+    model = small(**dict.fromkeys(ours, ...), qtable=GOLDEN, **says)
     before = json.dumps(model)
     package_model(model, filmed(), tmp_path)
     assert json.dumps(model) == before
-    says = {"map_name": "4x4", "slippery": False}
-    arguments = {"map_name": "4x4", "is_slippery": False}
-    packaged = load_model(tmp_path / "q-learning.pkl")
-    assert packaged == model | says | {"env_kwargs": arguments}
+    model |= {"map_name": "4x4", "slippery": False}
+    model["env_kwargs"] = {"map_name": "4x4", "is_slippery": False}
+    assert load_model(tmp_path / "q-learning.pkl") == model
 
 
-def test_the_film_is_the_first_of_the_scored_episodes(tmp_path):
-    ice, lengths = LAKE | {"is_slippery": True}, set()
-    for seed in (1, 2, 3):
-        packed(tmp_path, ice, env_kwargs=ice, eval_seed=[seed, 4, 5])
-        env = filmed(**ice)
-        told = list(
-            qlearning.rollout(env, small()["qtable"], env.reset(seed=seed)[0], 99)
-        )
-        assert film_of(tmp_path / "replay.mp4")[0] == len(told) + 1
-        lengths.add(len(told))
-    assert len(lengths) > 1
-
-
-GAMES_DIFFER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
-TAXI_IS_NO_LAKE = GAMES_DIFFER.replace("FrozenLake-v1.*", "Taxi-v3") + re.escape(
-    f"{LAKE}"
-)
+OTHER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
 NO_NAME = "NAME/REPO|the Hub allows no name like"
 
 
 @pytest.mark.parametrize(
     ("text", "how"),
     [
-        (TAXI_IS_NO_LAKE, {"env_id": "Taxi-v3", "env_kwargs": {}}),
-        (GAMES_DIFFER, {"env_kwargs": LAKE | {"desc": ["SHG"]}}),
-        (GAMES_DIFFER, {"env_kwargs": LAKE | {"is_slippery": True}}),
-        (GAMES_DIFFER, {"env_kwargs": {"desc": ["SFG"]}}),  # Gymnasium's is slippery
-        (GAMES_DIFFER, {"env_kwargs": ..., "slippery": True}),
-        (GAMES_DIFFER, {"env_kwargs": ..., "map_name": "4x4"}),
-        (GAMES_DIFFER, {"env": LAKE | {"max_episode_steps": 9}}),
+        ("the model is of Taxi-v3, and the", {"env_id": "Taxi-v3", "env_kwargs": {}}),
+        (OTHER, {"env_kwargs": LAKE | {"desc": ["SHG"]}}),
+        (OTHER, {"env_kwargs": ICE}),
+        (OTHER, {"env_kwargs": {"desc": ["SFG"]}}),  # Gymnasium's is slippery
+        (OTHER, {"env_kwargs": ..., "slippery": True}),
+        (OTHER, {"env_kwargs": ..., "map_name": "4x4"}),
+        (OTHER, {"env": LAKE | {"max_episode_steps": 9}}),
         ("the Q-table is 1 x 4", {"qtable": [[0.0] * 4]}),
-        ("not a list of rows", {"qtable": "no"}),
         ("max_steps must be", {"max_steps": 0}),
-        ("gamma must be", {"gamma": "0.5"}),
         ("the model lacks gamma", {"gamma": ...}),
         ("the model lacks eval_seed", {"eval_seed": ...}),
-        ("with env_id and qtable", {"env_id": ...}),
-        ("only 2 seeds", {"eval_seed": [1, 2]}),
-        ("eval_seed is not a list of whole numbers", {"eval_seed": [0, 1, "2"]}),
-        ("eval_seed is not a list of whole numbers", {"eval_seed": 5}),
-        ("env_kwargs are no dictionary", {"env_kwargs": 3}),
+        ("3 episodes, but only 2 seeds", {"eval_seed": [1, 2]}),
         ('render_mode="rgb_array"', {"env": make_env("FrozenLake-v1", **LAKE)}),
         ("fps must be", {"fps": 0}),
-        (NO_NAME, {"repo_id": "noslash"}),
         (NO_NAME, {"repo_id": "a/b/c"}),
-        (NO_NAME, {"repo_id": "ann/"}),
         (NO_NAME, {"repo_id": "ann/my lake"}),
         (NO_NAME, {"repo_id": None}),
         ("a commit message is a text", {"options": {"commit_message": " "}}),
@@ -2228,50 +2120,31 @@ NO_NAME = "NAME/REPO|the Hub allows no name like"
         ("the token is damaged", {"options": {"token": "hf_wr\nite"}}),
         ("the token is damaged", {"options": {"token": "hf_wr\u00efte"}}),
     ],
-)  # fmt: skip
+)
 def test_what_may_not_be_packaged_or_pushed(hub, tmp_path, text, how):
     for call in (packed, pushed):
         if call is pushed or "options" not in how and how.get("repo_id", "ann/lake"):
             with pytest.raises(ValueError, match=text) as caught:
                 call(tmp_path / "hub", **how)
             assert "\n" not in str(caught.value)
-    assert hub.requests == [] and names_in(tmp_path) == set()
+    assert hub.requests == [] and os.listdir(tmp_path) == []
 
 
-def test_retired_names_are_the_same_game(tmp_path):
-    env = game("taxi")
-    for env_id in ("Taxi-v3", "Taxi-v4")[: 1 + ("Taxi-v4" in gym.registry)]:
-        model = RECIPES["taxi"] | {"env_id": env_id}
-        hub_utils.check_same_game(model, env)
-
-
-def test_the_same_results_keep_their_time(tmp_path):
-    packed(tmp_path)
-    before = read_json(tmp_path / "results.json") | {"eval_datetime": "long ago"}
-    (tmp_path / "results.json").write_text(json.dumps(before))
-    packed(tmp_path, seed=7)
-    assert read_json(tmp_path / "results.json") == before
-    packed(tmp_path, n_eval_episodes=2)
-    assert read_json(tmp_path / "results.json")["eval_datetime"] != "long ago"
-
-
-OWN = "\r\n## Mine\r\n\r\nwords   of é and 中, `code`, ---\n" + MARK + "\nmore\n"
+OWN = "\r\n## Mine\r\n\r\nwords   of é and 中, `code`, ---" + MARK + "\nmore\n"
 OTHERS = "license: mit  # yes\nlanguage:\n- en\ndatasets: [a/b]\ntags:\n- mine\n"
 
 
-@pytest.mark.parametrize("call", [packed, pushed])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize(("call", "newline"), [(packed, "\n"), (pushed, "\r\n")])
 def test_what_the_owner_wrote_stays_with_the_agent(hub, tmp_path, call, newline):
     first = packed(tmp_path, repo_id="ann/lake")
     written = first.replace("tags:\n", OTHERS, 1).rstrip("\n") + OWN
     written = written.replace("\r\n", "\n").replace("\n", newline).encode()
-    if call is packed:
-        (tmp_path / "README.md").write_bytes(written)
-    else:
-        hub.commit("ann/lake", {"README.md": written})
-    for seed in (1, 2, 2):
-        call(tmp_path, repo_id="ann/lake", seed=seed)
-        card = (tmp_path / "README.md").read_bytes().decode()
+    (tmp_path / "README.md").write_bytes(written)
+    hub.commit("ann/lake", {"README.md": written})
+    for seed, folder in ((1, tmp_path), (2, tmp_path / "another"), (2, tmp_path)):
+        place = tmp_path if call is packed else folder
+        call(place, repo_id="ann/lake", seed=seed)
+        card = (place / "README.md").read_bytes().decode()
         assert card.partition(MARK)[2] == written.decode().partition(MARK)[2]
         assert f"| seed | {seed} |" in card and "license: mit  # yes" in card
         data = metadata(card)
@@ -2283,34 +2156,33 @@ def test_what_the_owner_wrote_stays_with_the_agent(hub, tmp_path, call, newline)
         call(tmp_path, repo_id="ann/pond")
         pond = hub.find("ann/pond")[1]["README.md"].decode()
         assert pond.endswith(MARK + "\n\n") and "mit" not in pond
+        assert metadata(pond)["model-index"][0]["name"] == "pond"
 
 
 @pytest.mark.parametrize("by", ["another agent", "another game", "hand"])
 def test_words_do_not_follow_another_agent_and_are_not_lost(tmp_path, capsys, by):
     repo_id = "ann/pond" if by == "another agent" else "ann/lake"
-    ice = LAKE | {"is_slippery": by == "another game"}
-    written = packed(tmp_path, ice, repo_id, env_kwargs=ice) + "mine\n"
+    lake = ICE if by == "another game" else LAKE
+    written = packed(tmp_path, lake, repo_id, env_kwargs=lake) + "mine\n"
     if by == "hand":
         written = "---\ntags: q-learning\n---\nmine\n"
     (tmp_path / "README.md").write_text(written, encoding="utf-8")
     assert packed(tmp_path, repo_id="ann/lake").endswith(MARK + "\n\n")
-    (kept,) = names_in(tmp_path) - FILES
+    (kept,) = set(os.listdir(tmp_path)) - FILES
     assert (tmp_path / kept).read_text("utf-8") == written
     assert kept in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", ["", "---\n{license: mit, tags: [mine]}\n---\n"])
-def test_a_handwritten_card_on_the_website_goes_below_the_mark_once(
-    hub, tmp_path, data
-):
+def test_a_card_by_hand_on_the_website_goes_below_the_mark_once(hub, tmp_path, data):
     hub.commit("ann/lake", {"README.md": f"{data}# My lake\n\nNo mark.\n".encode()})
     for seed in (1, 2):
         pushed(tmp_path, seed=seed)
     card = hub.find("ann/lake")[1]["README.md"].decode()
     above, words = card.split(MARK)
     assert words.strip() == "# My lake\n\nNo mark." and "No mark" not in above
-    assert not data or metadata(card)["license"] == "mit"
-    assert not data or metadata(card)["tags"][4:] == ["mine"]
+    assert metadata(card).get("license") == ("mit" if data else None)
+    assert metadata(card)["tags"][4:] == ["mine"] * bool(data)
 
 
 NO_CARD = "README.md is no agent's card: take another folder"
@@ -2334,14 +2206,14 @@ def test_cards_that_are_not_replaced(hub, tmp_path, content, text):
     for call in (packed, pushed):
         with pytest.raises(ValueError, match=text):
             call(tmp_path)
-    assert hub.requests == [] and names_in(tmp_path) == {"README.md"}
-    assert (tmp_path / "README.md").read_bytes() == content
+    assert hub.requests == []
     if text != NO_CARD:  # on the website every card is one
         hub.commit("ann/lake", {"README.md": content})
         with pytest.raises(ValueError, match=f"{text}|of ann/lake"):
             pushed(tmp_path / "hub")
         assert len(hub.repos["ann/lake"]) == 2
-        assert names_in(tmp_path) == {"README.md"}
+    assert os.listdir(tmp_path) == ["README.md"]
+    assert (tmp_path / "README.md").read_bytes() == content
 
 
 def seeds_in(folder):
@@ -2352,28 +2224,27 @@ def seeds_in(folder):
     return {told, model["seed"], read_json(folder / "params.json")["seed"]}
 
 
-@pytest.mark.parametrize("renaming", range(6))
+@pytest.mark.parametrize(("at", "seed"), [(".package.ready", 1), ("params.json", 2)])
 def test_an_interrupted_packager_leaves_one_whole_package(
-    tmp_path, monkeypatch, renaming
+    tmp_path, monkeypatch, at, seed
 ):
     packed(tmp_path, seed=1)
-    replace, done = os.replace, []
+    replace = os.replace
 
-    def interrupted(*paths):
-        if Path(paths[1]).parent == tmp_path:
-            done.append(paths)
-        if len(done) > renaming:
+    def interrupted(source, target):
+        if target == tmp_path / at:
             raise KeyboardInterrupt
-        replace(*paths)
+        replace(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", interrupted)
         packed(tmp_path, seed=2)
     (tmp_path / ".package.unfinished").mkdir(exist_ok=True)  # what a power cut leaves
-    with hub_utils.arriving_whole(tmp_path, "package"):  # whoever comes next
-        pass
-    assert names_in(tmp_path) == FILES
-    assert seeds_in(tmp_path) == {1 if renaming == 0 else 2}
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)
+    with pytest.raises(RuntimeError, match="ffmpeg did not finish"):
+        packed(tmp_path, seed=3)  # whoever comes next puts it in order first
+    assert set(os.listdir(tmp_path)) == FILES
+    assert seeds_in(tmp_path) == {seed}
 
 
 def test_a_second_packager_waits_for_the_first(tmp_path):
@@ -2384,13 +2255,13 @@ def test_a_second_packager_waits_for_the_first(tmp_path):
         if (tmp_path / ".package.unfinished").exists() and not second.ident:
             second.start()
             second.join(0.2)  # it does not end before the first has
-            assert second.is_alive() and names_in(tmp_path).isdisjoint(FILES)
+            assert second.is_alive() and FILES.isdisjoint(os.listdir(tmp_path))
         return render()
 
     env.unwrapped.render = slow
     packed(tmp_path, env, seed=5)
     second.join(30)
-    assert names_in(tmp_path) == FILES and seeds_in(tmp_path) == {0}
+    assert set(os.listdir(tmp_path)) == FILES and seeds_in(tmp_path) == {0}
 
 
 # ------------------ The Hub on loopback, as strict as the real one --------------------
@@ -2400,53 +2271,40 @@ def test_a_second_packager_waits_for_the_first(tmp_path):
 # The client's own upload of large files warns of itself, which `-W error` would not have.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 TOKENS = {"hf_write": "write", "hf_read": "read"}  # Ann's, who is also in the club
-ATTRIBUTES = b"*.pkl filter=lfs diff=lfs merge=lfs -text\n*.mp4 filter=lfs -text\n"
+LARGE = (".pkl", ".mp4")  # how the names of large files end
 
 
-def sha1(content):
-    """The name that git gives to a file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def sha256(content):
-    """The name that Git LFS gives to a file."""
-    return hashlib.sha256(content).hexdigest()
+def oid(content, large=True):
+    """The name of a file: that of Git LFS if it is large, otherwise that of git."""
+    header = b"" if large else b"blob %d\0" % len(content)
+    return hashlib.new("sha256" if large else "sha1", header + content).hexdigest()
 
 
 class Refused(Exception):
-    """An answer of the Hub's: its args are status, content and headers."""
+    """What the Hub answers if it says no: status, content and headers."""
 
-
-def refusal(status, message, code=None, **headers):
-    headers |= {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-    return Refused(status, {"error": message}, headers)
-
-
-NO_PAGE = "Sorry, we can't find the page you are looking for."
+    def __init__(self, status, message="", code="", **headers):
+        headers |= {"X-Error-Message": message, "X-Error-Code": code}
+        super().__init__(status, {"error": message}, headers)
 
 
 class Hub:
     """The repos, and the answers to all requests about them."""
 
     def __init__(self):
-        self.repos, self.store = {}, {}  # in the store: sha256 -> content
+        self.repos, self.store = {}, {}  # in the store: oid -> content
         self.private, self.gated = set(), set()  # repo ids
-        self.attributes = ATTRIBUTES  # of a new repo: which of its files are large
-        self.transfer = "basic"  # how they are uploaded; "xet" is the other way
-        self.failures = {}  # (method, part of the path) -> what happens there instead
+        self.failures = {}  # a pattern of requests -> what happens there instead
         self.requests, self.messages, self.pauses = [], [], []
         self.stopped = threading.Event()
-        self.servers = [
-            ThreadingHTTPServer(("127.0.0.1", 0), HubHandler) for _ in ("hub", "store")
-        ]
-        self.url, self.store_url = (
-            f"http://127.0.0.1:{server.server_port}" for server in self.servers
-        )
+        here = ("127.0.0.1", 0)
+        self.servers = [ThreadingHTTPServer(here, HubHandler) for _ in range(2)]
+        ports = [server.server_port for server in self.servers]
+        self.url, self.store_url = (f"http://127.0.0.1:{port}" for port in ports)
         for server in self.servers:
             server.hub = self
-            threading.Thread(
-                target=server.serve_forever, args=[0.01], daemon=True
-            ).start()
+            run = functools.partial(server.serve_forever, poll_interval=0.01)
+            threading.Thread(target=run, daemon=True).start()
 
     def stop(self):
         self.stopped.set()
@@ -2457,171 +2315,137 @@ class Hub:
 
     def commit(self, repo, files):
         """Add a commit, to a new repo if need be; its id comes back."""
-        commits = self.repos.setdefault(repo, [{".gitattributes": self.attributes}])
+        commits = self.repos.setdefault(repo, [{".gitattributes": b""}])
         commits.append(commits[-1] | files)
         return self.find(repo)[0]
 
     def find(self, repo, revision="main"):
         """The id of a commit and its files."""
-        for number, files in reversed(list(enumerate(self.repos[repo]))):
-            commit_id = sha1(f"{repo} {number}".encode())
-            if revision in ("main", commit_id):
-                return commit_id, files
-        raise refusal(404, "Invalid rev id", "RevisionNotFound")
+        commits = self.repos[repo]
+        ids = [oid(f"{repo} {i}".encode(), large=False) for i in range(len(commits))]
+        if revision not in ("main", *ids):
+            raise Refused(404, "Invalid rev id", "RevisionNotFound")
+        number = len(ids) - 1 if revision == "main" else ids.index(revision)
+        return ids[number], commits[number]
 
-    def is_large(self, repo, path):
-        lines = self.find(repo)[1][".gitattributes"].decode().splitlines()
-        return any(fnmatch.fnmatch(path, line.split()[0]) for line in lines)
+    def stored(self, file):
+        """The large file that was announced, if it is all there."""
+        content = self.store.get(file["oid"], b"")
+        if len(content) != file["size"]:
+            raise Refused(400, "LFS pointer pointed to a file that does not exist")
+        return content
 
-    def check_may_write(self, repo, token):
+    def check_token(self, token, writes_to=""):
         if not token:
-            raise refusal(401, "Invalid username or password.")
-        if TOKENS[token] != "write" or repo.split("/")[0] not in ("ann", "club"):
-            raise refusal(403, "You don't have the rights to do that")
+            raise Refused(401, "Invalid username or password.")
+        may_write = TOKENS[token] == "write" and writes_to.startswith(("ann/", "club/"))
+        if writes_to and not may_write:
+            raise Refused(403, "You don't have the rights to do that")
 
     def answer(self, method, parts, body, token):
         """(status, content, headers); a content that is not bytes travels as JSON."""
         if token and token not in TOKENS:
-            raise refusal(401, "Invalid credentials in Authorization header")
+            raise Refused(401, "Invalid credentials in Authorization header")
+        if parts[0] != "store":  # one line of JSON; the lines of a commit are many
+            asked, *files = [json.loads(line) for line in body.splitlines()] or [{}]
         match method, *parts:
             case (("GET" | "PUT"), "store", name):
-                if token or (sha256(body) != name if body else name not in self.store):
-                    raise refusal(400, "a link is for one file, and needs no token")
-                content = self.store.setdefault(name, body)
-                return 200, b"" if body else content, {}
+                if token or (oid(body) != name if body else name not in self.store):
+                    raise Refused(400, "a link is for one file, and needs no token")
+                return 200, self.store.setdefault(name, body), {}
             case "GET", "api", "whoami-v2":
-                if not token:
-                    raise refusal(401, "Invalid username or password.")
+                self.check_token(token)
                 auth = {"accessToken": {"role": TOKENS[token]}}
                 user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
                 return 200, user | {"auth": auth}, {}
             case "POST", "api", "validate-yaml":
-                errors = yaml_errors(json.loads(body)["content"])
-                return 400 if errors else 200, {"errors": errors, "warnings": []}, {}
+                if not isinstance(metadata(asked["content"]), dict):
+                    raise Refused(400, "the metadata are no dictionary")
+                return 200, {"errors": [], "warnings": []}, {}
             case "POST", "api", "repos", "create":
-                asked = json.loads(body)
                 repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
-                self.check_may_write(repo, token)
-                page = {"url": f"{self.url}/{repo}"}
+                self.check_token(token, writes_to=repo)
                 if repo in self.repos:
-                    return 409, page | {"error": "You already created this repo"}, {}
-                self.repos[repo] = [{".gitattributes": self.attributes}]
-                self.set_visibility(repo, asked)
-                return 200, page, {}
+                    raise Refused(409, "You already created this repo")
+                self.repos[repo] = [{".gitattributes": b""}]
+                # Newer clients say visibility, older ones private.
+                if asked.get("private") or asked.get("visibility") == "private":
+                    self.private.add(repo)
+                return 200, {"url": f"{self.url}/{repo}"}, {}
             case _, "api", "models", owner, name, *action:
                 pass
-            case _, owner, name, ("info" | "resolve") as word, *more:
-                name, action = name.removesuffix(".git"), [word, *more]
+            case _, owner, name, ("info" | "resolve"), *_:
+                name, action = name.removesuffix(".git"), parts[2:]
             case _:
-                raise refusal(404, NO_PAGE)
-        repo, verb = f"{owner}/{name}", action[0] if action else "info"
+                raise Refused(404)
+        repo = f"{owner}/{name}"
         if repo not in self.repos or (repo in self.private and not token):
-            no = (404, "Repository not found") if token else (401, "Invalid password.")
-            raise refusal(*no, "RepoNotFound")
-        if repo in self.gated and verb in ("resolve", "revision"):
-            raise refusal(403, "Access to this model is restricted", "GatedRepo")
-        if method not in ("GET", "HEAD") or verb == "xet-write-token":
-            self.check_may_write(repo, token)
-        if verb == "commit":
-            return self.answer_commit(repo, *map(json.loads, body.splitlines()))
-        return self.answer_about(repo, method, action, json.loads(body or "{}"))
+            raise Refused(404 if token else 401, "Repository not found", "RepoNotFound")
+        if repo in self.gated and action[:1] in (["resolve"], ["revision"]):
+            raise Refused(403, "Access to this model is restricted", "GatedRepo")
+        if method not in ("GET", "HEAD"):
+            self.check_token(token, writes_to=repo)
+        return self.answer_about(repo, method, action, asked, files)
 
-    def set_visibility(self, repo, asked):
-        """Newer clients say visibility, older ones private."""
-        if asked.get("private") or asked.get("visibility") == "private":
-            self.private.add(repo)
-        elif {"private", "visibility"} & asked.keys():
-            self.private.discard(repo)
-
-    def answer_about(self, repo, method, action, asked):
+    def answer_about(self, repo, method, action, asked, new):
         """The answer about a repo that is there, to somebody who may ask it."""
+        commit_id, files = self.find(repo)
         match method, *action:
-            case ("GET",) | ("GET", "revision", _):
-                commit_id, files = self.find(repo, *action[1:])
+            case "GET", "revision", revision:
+                commit_id, files = self.find(repo, revision)
                 about = {"id": repo, "sha": commit_id, "private": repo in self.private}
-                siblings = [{"rfilename": path} for path in files]
-                return 200, about | {"siblings": siblings}, {}
-            case "PUT", "settings":
-                self.set_visibility(repo, asked)
-                return 200, {"private": repo in self.private}, {}
+                return 200, about | {"siblings": [{"rfilename": f} for f in files]}, {}
             case "POST", "preupload", "main":
-                files, answers = self.find(repo)[1], []
-                for path in [file["path"] for file in asked["files"]]:
-                    large = self.is_large(repo, path)
-                    name = sha256 if large else sha1
-                    answer = {"path": path, "shouldIgnore": False}
-                    answer["uploadMode"] = "lfs" if large else "regular"
-                    answer["oid"] = name(files[path]) if path in files else None
-                    answers.append(answer)
-                return 200, {"files": answers}, {}
+                for file in asked["files"]:
+                    large = (path := file["path"]).endswith(LARGE)
+                    file["uploadMode"] = "lfs" if large else "regular"
+                    file["oid"] = oid(files[path], large) if path in files else None
+                    file["shouldIgnore"] = False
+                return 200, asked, {}
             case "POST", "info", "lfs", "objects", "batch":
                 verify = f"{self.url}/{repo}.git/info/lfs/objects/verify"
                 for file in asked["objects"]:
                     if file["oid"] not in self.store:
                         upload = {"href": f"{self.store_url}/store/{file['oid']}"}
                         file["actions"] = {"upload": upload, "verify": {"href": verify}}
-                transfer = self.transfer if "xet" in asked["transfers"] else "basic"
+                transfer = "xet" if "xet" in asked["transfers"] else "basic"
                 return 200, {"transfer": transfer, "objects": asked["objects"]}, {}
             case "POST", "info", "lfs", "objects", "verify":
                 self.stored(asked)
                 return 200, {}, {}
+            case "POST", "commit", "main":  # small files come with it, large ones did
+                if asked["value"].get("parentCommit") not in (None, commit_id):
+                    raise Refused(412, "A commit has happened since. Please refresh.")
+                files = {}
+                for kind, file in [(line["key"], line["value"]) for line in new]:
+                    large = file["path"].endswith(LARGE)
+                    if kind != ("lfsFile" if large else "file"):
+                        raise Refused(400, f"{file['path']} was sent as {kind}")
+                    content = None if large else base64.b64decode(file["content"])
+                    files[file["path"]] = self.stored(file) if large else content
+                self.messages.append(asked["value"]["summary"])
+                page = f"{self.url}/{repo}/commit/{(new := self.commit(repo, files))}"
+                return 200, {"commitOid": new, "commitUrl": page}, {}
             case (("GET" | "HEAD"), "resolve", revision, *parts):
                 commit_id, files = self.find(repo, revision)
                 path, headers = "/".join(parts), {"X-Repo-Commit": commit_id}
                 if path not in files:
-                    raise refusal(404, "Entry not found", "EntryNotFound", **headers)
-                content, name = files[path], sha256(files[path])
-                headers["ETag"] = f'"{sha1(content)}"'
+                    raise Refused(404, "Entry not found", "EntryNotFound", **headers)
+                content, name = files[path], oid(files[path])
+                headers["ETag"] = f'"{oid(content, large=False)}"'
                 if name not in self.store:
                     return 200, content, headers
-                headers["X-Linked-Etag"] = f'"{name}"'
-                headers["X-Linked-Size"] = len(content)
-                return (
-                    302,
-                    b"",
-                    headers | {"Location": f"{self.store_url}/store/{name}"},
-                )
+                headers |= {"X-Linked-Etag": f'"{name}"', "X-Linked-Size": len(content)}
+                headers["Location"] = f"{self.store_url}/store/{name}"
+                return 302, b"", headers
             case _:
-                raise refusal(404, NO_PAGE)
-
-    def stored(self, file):
-        """The large file that was announced, if it is all there."""
-        content = self.store.get(file["oid"], b"")
-        if len(content) != file["size"]:
-            raise refusal(400, "LFS pointer pointed to a file that does not exist")
-        return content
-
-    def answer_commit(self, repo, header, *lines):
-        """A commit of small files, which come with it, and large ones, from the store."""
-        if header["value"].get("parentCommit") not in (None, self.find(repo)[0]):
-            raise refusal(412, "A commit has happened since. Please refresh.")
-        files = {}
-        for key, file in [(line["key"], line["value"]) for line in lines]:
-            if key != ("lfsFile" if self.is_large(repo, file["path"]) else "file"):
-                raise refusal(400, f"{file['path']} was sent as {key}")
-            content = base64.b64decode(file.get("content", ""))
-            files[file["path"]] = content if key == "file" else self.stored(file)
-        self.messages.append(header["value"]["summary"])
-        commit_id = self.commit(repo, files)
-        page = f"{self.url}/{repo}/commit/{commit_id}"
-        return 200, {"commitOid": commit_id, "commitUrl": page}, {}
-
-
-def yaml_errors(card):
-    """What the Hub has to say against a card's metadata."""
-    found = re.match(r"---\r?\n(.*?)^---", card, re.DOTALL | re.MULTILINE)
-    try:
-        good = isinstance(yaml.safe_load(found[1] if found else "{}"), dict)
-        return [] if good else [{"message": "the metadata are no dictionary"}]
-    except yaml.YAMLError as error:
-        return [{"message": str(error)}]
+                raise Refused(404)
 
 
 class HubHandler(BaseHTTPRequestHandler):
     """Reads a request and answers it in one packet; the connection stays open."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+    protocol_version, wbufsize = "HTTP/1.1", 10**6  # what is written is gathered first
 
     def log_message(self, *_):
         """Stderr belongs to the program under test."""
@@ -2630,36 +2454,31 @@ class HubHandler(BaseHTTPRequestHandler):
         hub, path = self.server.hub, self.path.split("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        hub.requests.append((self.command, path))
-        how = None
-        for (method, part), failure in hub.failures.items():
-            if method == self.command and part in path:
-                how = failure
+        hub.requests.append(request := f"{self.command} {path}")
         try:
-            match how:
-                case "cut" | "silence":
-                    if how == "silence":
-                        hub.stopped.wait(30)
+            match [how for key, how in hub.failures.items() if re.match(key, request)]:
+                case ["cut" | "silence" as how]:
+                    hub.stopped.wait(30 if how == "silence" else 0)
                     self.close_connection = True
                     return self.connection.shutdown(socket.SHUT_RDWR)
-                case int():
-                    raise refusal(how, "as the test wants it")
-                case bytes() | dict() | list():  # HTML of a hotel's Wi-Fi, say
-                    answer = 200, how, {}
-                case _:
-                    if how:  # what happens on the website just before
-                        how()
+                case [int(status)]:
+                    raise Refused(status, "as the test wants it")
+                case [bytes() | dict() | list() as content]:  # a hotel's Wi-Fi, say
+                    answer = 200, content, {}
+                case before:  # what happens on the website just before
+                    for happen in before:
+                        happen()
                     answer = hub.answer(self.command, path[1:].split("/"), body, token)
         except Refused as refused:
             answer = refused.args
         status, content, headers = answer
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        headers = {"Content-Length": len(content)} | headers
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        content = b"" if self.command == "HEAD" else content
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + content)
+        self.send_response(status)
+        for header in ({"Content-Length": len(content)} | headers).items():
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else content)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request
 
@@ -2684,7 +2503,7 @@ def hub(tmp_path_factory, monkeypatch):
     close = getattr(utils, "close_session", None) or utils.reset_sessions
     close()  # a connection keeps the settings that it was made with
     monkeypatch.setattr(time, "sleep", hub.pauses.append)  # between the client's tries
-    hub.home, hub.command_env = home, dict(os.environ)
+    hub.home = home
     yield hub
     close()
     hub.stop()
@@ -2693,46 +2512,27 @@ def hub(tmp_path_factory, monkeypatch):
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
-@pytest.mark.parametrize("attributes", [ATTRIBUTES, b""], ids=["large", "small"])
-def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, capfd, attributes):
-    hub.attributes = attributes
+def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     (tmp_path / "notes.txt").write_text("mine")
     assert pushed(tmp_path) == f"{hub.url}/ann/lake"
     assert "".join(capfd.readouterr()) == ""  # a notebook shows what comes back
     _, commit = hub.repos["ann/lake"]
     here = {name: (tmp_path / name).read_bytes() for name in FILES}
-    assert commit == here | {".gitattributes": attributes}
-    large = {"q-learning.pkl", "replay.mp4"} if attributes else set()
-    assert hub.store.keys() == {sha256(commit[name]) for name in large}
+    assert commit == here | {".gitattributes": b""}
+    large = [name for name in FILES if name.endswith(LARGE)]
+    assert hub.store.keys() == {oid(commit[name]) for name in large}
     assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
+    assert "xet" not in " ".join(hub.requests)  # and it is as it was
+    assert constants.HF_HUB_DISABLE_XET is False
     assert hub.messages == ["Upload a Q-learning agent"]
-    assert names_in(hub.home) <= {"token", ".agent_harnesses.json"}
-
-
-def test_an_unchanged_push_makes_no_commit_from_whatever_folder(hub, tmp_path):
-    for folder in ("hub", "hub", "another"):
-        pushed(tmp_path / folder)
-        assert len(hub.repos["ann/lake"]) == 2
-    pushed(tmp_path / "hub", seed=5)
-    assert len(hub.repos["ann/lake"]) == 3
-
-
-def test_load_gives_the_latest_and_old_revisions_stay(hub, tmp_path):
-    pushed(tmp_path)
-    old = hub.find("ann/lake")[0]
-    assert load_from_hub("ann/lake") == small()
-    pushed(tmp_path, seed=5)
-    assert load_from_hub("ann/lake") == small(seed=5)
-    path = huggingface_hub.hf_hub_download("ann/lake", "q-learning.pkl", revision=old)
-    assert load_model(path) == small()
-    blobs = [path.read_bytes() for path in hub.home.rglob("blobs/*")]
-    assert {p.name for p in hub.home.rglob("blobs/*")} == {sha256(b) for b in blobs}
+    assert set(os.listdir(hub.home)) <= {"token", ".agent_harnesses.json"}
 
 
 def test_what_is_written_on_the_website_meanwhile_is_not_overwritten(hub, tmp_path):
     pushed(tmp_path)
     edit = functools.partial(hub.commit, "ann/lake", {"README.md": b"# Edited\n"})
-    hub.failures["POST", "/preupload/"] = edit
+    hub.failures["POST .*/preupload/"] = edit
     with pytest.raises(ConnectionError, match="has just been changed: .*push again"):
         pushed(tmp_path, seed=5)
     assert hub.find("ann/lake")[1]["README.md"] == b"# Edited\n"
@@ -2744,7 +2544,6 @@ def test_message_privacy_and_organization(hub, tmp_path):
     assert hub.private == {"club/lake"} and hub.messages == ["better"]
     pushed(tmp_path, "club/lake", seed=5)  # as it is
     pushed(tmp_path, options={"token": "hf_write", "private": False})
-    assert hub.private == {"club/lake"}
     for repo_id, private in (("ann/lake", True), ("club/lake", False)):
         with pytest.raises(ValueError, match=f"{repo_id} is .*: make it .* first"):
             pushed(tmp_path, repo_id, options={"private": private})
@@ -2770,146 +2569,113 @@ def test_tokens_that_do_not_do(hub, tmp_path, capfd, token, stored, repo_id, tex
     with pytest.raises(PermissionError) as caught:
         pushed(tmp_path / "hub", repo_id, options={"token": token})
     assert str(caught.value).startswith(text)
-    assert hub.repos == {} and names_in(tmp_path) == set()
+    assert hub.repos == {} and os.listdir(tmp_path) == []
     assert "hf_" not in str(caught.value) + "".join(capfd.readouterr())
 
 
 def test_in_a_notebook_one_logs_in_otherwise(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils.is_notebook", lambda: True)
-    path = HERE / "hub_utils.py"
-    spec = importlib.util.spec_from_file_location("hub_utils_in_a_notebook", path)
-    notebook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(notebook)
+    notebook = runpy.run_path(HERE / "hub_utils.py")
     (hub.home / "token").unlink()
     with pytest.raises(PermissionError, match=r"push with: run notebook_login\(\)"):
-        notebook.push_to_hub("ann/lake", small(), filmed(**LAKE), 1, tmp_path)
+        notebook["push_to_hub"]("ann/lake", small(), filmed(**LAKE), 1, tmp_path)
 
 
 def put_model(hub, repo="ann/lake", **changes):
     """Let a repo have the small model, as a large file, and a card by hand."""
     content = pickle.dumps(small(**changes))
-    hub.store[sha256(content)] = content
+    hub.store[oid(content)] = content
     hub.commit(repo, {"q-learning.pkl": content, "README.md": b"# A lake\n"})
 
 
-HTML = b"<html>Welcome to our Wi-Fi</html>"
 NO_ANSWER = r"no connection to the Hub, or no answer of it \(\w+\)"
-SAYS = {  # what happens at a step, and what we say
+SAYS = {  # what happens at a step, and what we say if it is no connection
     401: (PermissionError, UNKNOWN),
-    403: (PermissionError, "your token may not {} ann/lake: it lacks the {} role"),
+    403: (PermissionError, "your token may not {0} ann/lake: it lacks the {0} role"),
     404: (FileNotFoundError, "ann/lake has no (branch main|file q-learning.pkl)"),
     409: (ConnectionError, "ann/lake is there already, and your token cannot see it"),
-    413: (ConnectionError, "the Hub answers 413: "),
+    413: (ConnectionError, "the Hub answers 413: (?!try again)"),
     429: (ConnectionError, "the Hub has had too many requests: try again later"),
     500: (ConnectionError, "the Hub answers 500: try again later"),
     503: (ConnectionError, "the Hub answers 503: try again later"),
-    "cut": (ConnectionError, NO_ANSWER),
-    "HTML": (ConnectionError, NO_ANSWER),
-    "[]": (ConnectionError, NO_ANSWER),
-    "{}": (ConnectionError, NO_ANSWER),
 }
+HTML = b"<html>Welcome to our Wi-Fi</html>"
 STEPS = {  # each request in turn, and what can happen there
-    ("look", "GET", "/revision"): (403, 404, 500, "cut", "HTML", "[]"),
-    ("look", "GET", "/whoami"): (401, 500, "cut", "HTML", "[]", "{}"),
-    ("look", "HEAD", "/README.md"): (401, 403, 404, 500, "cut", "HTML"),
-    ("push", "POST", "/create"): (401, 403, 409, 500, "cut", "HTML", "[]"),
-    ("push", "POST", "/validate-yaml"): (500, "cut", "HTML", "[]"),
-    ("push", "POST", "/preupload"): (403, 500, "cut", "HTML", "[]", "{}"),
-    ("push", "POST", "/batch"): (403, 500, "cut", "HTML", "[]", "{}"),
-    ("push", "PUT", "/store"): (403, 503, "cut"),
-    ("push", "POST", "/verify"): (413, "cut"),
-    ("push", "POST", "/commit"): (403, 404, 413, 429, 500, "cut", "HTML", "{}"),
-    ("load", "HEAD", "/resolve"): (401, 403, 404, 500, "cut", "HTML"),
-    ("load", "GET", "/store"): (403, 500, "cut", "HTML"),
+    "look GET .*/revision": (403, 404, "cut", []),
+    "look GET .*/whoami": (401, 500, HTML, {}),
+    "look HEAD .*/README.md": (403, 404, "cut"),
+    "push POST .*/create": (401, 403, 409, HTML, []),
+    "push POST .*/validate-yaml": (500, "cut", []),
+    "push POST .*/preupload": (403, HTML, {}),
+    "push POST .*/batch": (500, HTML, []),
+    "push PUT /store": (403, 503, "cut"),
+    "push POST .*/verify": (413, "cut"),
+    "push POST .*/commit": (403, 404, 413, 429, "cut", {}),
+    "load HEAD .*/resolve": (401, 403, 404, HTML),
+    "load GET /store": (403, 500, "cut", HTML),
 }
 
 
 @pytest.mark.parametrize(
-    ("what", "method", "step", "how"),
-    [(*step, how) for step, hows in STEPS.items() for how in hows],
+    ("step", "how"), [(step, how) for step, hows in STEPS.items() for how in hows]
 )
-def test_what_fails_on_the_way_is_said(hub, tmp_path, what, method, step, how):
-    kind, text = SAYS[how]
+def test_what_fails_on_the_way_is_said(hub, tmp_path, step, how):
+    what, request = step.split(" ", 1)
     if what != "push":
         put_model(hub)
-    special = {"HTML": HTML, "[]": [], "{}": {}}
-    hub.failures[method, step] = special.get(how, how)
+    hub.failures[request] = how
     with pytest.raises(OSError) as caught:
         load_from_hub("ann/lake") if what == "load" else pushed(tmp_path / "hub")
-    said, do = str(caught.value), "write" if what == "push" else "read"
-    assert type(caught.value) is kind and re.match(text.format(do, do), said), said
+    kind, text = SAYS[how] if type(how) is int else (ConnectionError, NO_ANSWER)
+    said = str(caught.value)
+    text = text.format("write" if what == "push" else "read")
+    assert type(caught.value) is kind and re.match(text, said), said
     assert "\n" not in said and sum(hub.pauses) <= 2 * 23  # seconds, side by side
     if what == "push":
         assert said.endswith(f"; the package is ready in {tmp_path / 'hub'}")
-        assert names_in(tmp_path / "hub") == FILES
+        assert set(os.listdir(tmp_path / "hub")) == FILES
         hub.failures.clear()
         assert pushed(tmp_path / "hub") and len(hub.repos["ann/lake"]) == 2
     else:
-        assert len(hub.repos["ann/lake"]) == 2 and names_in(tmp_path) == set()
+        assert len(hub.repos["ann/lake"]) == 2 and os.listdir(tmp_path) == []
 
 
 def test_a_repo_that_has_moved_or_is_gated_is_not_taken_for_a_new_one(hub, tmp_path):
     put_model(hub)
-    hub.failures["GET", "/revision"] = {"id": "ann/sea", "siblings": []}
-    with pytest.raises(
-        ValueError, match="ann/lake is called ann/sea now: push to that"
-    ):
+    hub.failures["GET .*/revision"] = {"id": "ann/sea", "siblings": []}
+    with pytest.raises(ValueError, match="ann/lake is called ann/sea now: push to"):
         pushed(tmp_path / "hub")
     hub.failures.clear()
     hub.gated.add("ann/lake")
     for call in (lambda: pushed(tmp_path / "hub"), lambda: load_from_hub("ann/lake")):
         with pytest.raises(PermissionError, match="ann/lake is gated: ask for access"):
             call()
-    assert names_in(tmp_path) == set()
-
-
-def test_small_files_need_no_xet(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-    hub.transfer = "xet"
-    assert pushed(tmp_path) and constants.HF_HUB_DISABLE_XET is False
-    assert not [path for _, path in hub.requests if "xet" in path]
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("call", [pushed, load_from_hub])
 def test_nobody_answers(hub, tmp_path, monkeypatch, call):
     monkeypatch.setattr(hub_utils, "PATIENCE", 0.1)
     where = tmp_path / "hub" if call is pushed else "ann/lake"
-    hub.failures["GET", ""] = hub.failures["HEAD", ""] = "silence"
+    hub.failures["GET|HEAD"] = "silence"
     for _ in ("silence", "nobody there"):
         with pytest.raises(ConnectionError, match=NO_ANSWER):
             call(where)
         hub.stop()
-    assert names_in(tmp_path) == set()
+    assert os.listdir(tmp_path) == []
 
 
 NO_AGENT = ": q-learning.pkl is not a Q-learning model:"
 
 
-@pytest.mark.parametrize(
-    ("repo_id", "error", "text"),
-    [
-        ("ann/none", FileNotFoundError, "there is no model ann/none on the Hub for your"),
-        ("ann/empty", FileNotFoundError, "ann/empty has no file q-learning.pkl$"),
-        ("ann/thief", ValueError, f"ann/thief{NO_AGENT} it would import os.system"),
-        ("ann/large", ValueError, f"ann/large{NO_AGENT} .*bytes"),
-        ("ann/..", ValueError, "the Hub allows no name like 'ann/..'"),
-        ("ann", ValueError, "a repo id is NAME/REPO"),
-    ],
-)  # fmt: skip
-def test_loads_that_fail_say_why(hub, tmp_path, monkeypatch, repo_id, error, text):
-    monkeypatch.chdir(tmp_path)
-    hub.commit("ann/empty", {})
-    hub.commit("ann/thief", {"q-learning.pkl": b"cos\nsystem\n(S'echo > stolen'\ntR."})
-    hub.commit("ann/large", {"q-learning.pkl": bytes(hub_utils.MAX_BYTES + 1)})
-    with pytest.raises((OSError, ValueError)) as caught:
-        load_from_hub(repo_id)
-    assert type(caught.value) is error and re.match(text, str(caught.value))
-    assert names_in(tmp_path) == set()
-    if repo_id == "ann/large":  # its size was enough
-        assert {method for method, _ in hub.requests} == {"HEAD"}
+def test_what_is_too_large_is_not_even_fetched(hub):
+    hub.commit("ann/lake", {"q-learning.pkl": bytes(10_000_001)})
+    with pytest.raises(ValueError, match=f"ann/lake{NO_AGENT} more bytes than any"):
+        load_from_hub("ann/lake")
+    assert {request.split()[0] for request in hub.requests} == {"HEAD"}
 
 
-def test_private_models_are_loaded_with_the_right_token(hub):
+def test_a_token_is_only_needed_for_private_models_and_a_connection_only_once(hub):
     put_model(hub)
     hub.private.add("ann/lake")
     assert load_from_hub("ann/lake") == small()
@@ -2917,14 +2683,11 @@ def test_private_models_are_loaded_with_the_right_token(hub):
     with pytest.raises(FileNotFoundError, match="no model ann/lake on the Hub for"):
         load_from_hub("ann/lake")
     assert load_from_hub("ann/lake", token="hf_read") == small()
-
-
-def test_public_models_need_no_token_and_once_here_no_connection(hub):
-    put_model(hub)
-    (hub.home / "token").unlink()
-    assert load_from_hub("ann/lake") == small()
-    hub.failures["HEAD", "/resolve"] = "cut"
-    assert load_from_hub("ann/lake") == small()
+    hub.private.clear()
+    put_model(hub, seed=5)
+    for happens in ({}, {"HEAD": "cut"}):
+        hub.failures = happens
+        assert load_from_hub("ann/lake") == small(seed=5)  # the latest
 
 
 def test_what_the_disk_does_is_no_answer_of_the_hub(hub, tmp_path):
@@ -2965,8 +2728,7 @@ SCORE = "Mean_reward=1.00 +/- 0.00\n"
 def test_package_push_and_load_tell_the_score_and_the_place(hub, quick, tmp_path, says):
     place = tmp_path / "a"
     learn = ("frozenlake", "--seed", 7, "--folder", place, "--fps", 0.5)
-    said = f"{SCORE}The package is in {place}\n"
-    assert says("package", *learn) == (0, said, "")
+    assert says("package", *learn) == (0, f"{SCORE}The package is in {place}\n", "")
     table = qlearning.learn(filmed(**LAKE), quick | {"seed": 7})
     assert load_model(place / "q-learning.pkl") == quick | {"seed": 7, "qtable": table}
     assert film_of(place / "replay.mp4") == (3, 6.0)
@@ -2981,43 +2743,39 @@ def test_package_push_and_load_tell_the_score_and_the_place(hub, quick, tmp_path
 
 def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
     quick["env_kwargs"] = {"desc": ["SFFG"], "is_slippery": True}
-    env, path = filmed(**quick["env_kwargs"]), tmp_path / "new" / "film.mp4"
-    table = qlearning.learn(env, quick | {"seed": 0})
-    for episode in (1, 2, 3):
-        record = ("record", "frozenlake", path, "--seed", 0, "--show-episode", episode)
-        code, said, err = says(*record)
-        assert (code, err) == (0, "") and said.startswith("Mean_reward=")
-        assert said.endswith(f"The video is in {path}\n")
-        state, _ = env.reset(seed=episode - 1)
-        told = list(qlearning.rollout(env, table, state, 99))
-        assert film_of(path) == (len(told) + 1, len(told) + 1)
+    path = tmp_path / "new" / "film.mp4"
+    for episode, frames in ((1, 10), (2, 24), (3, 14)):
+        record = ("record", "frozenlake", path, "--show-episode", episode)
+        assert says(*record) == (0, f"{SCORE}The video is in {path}\n", "")
+        assert film_of(path) == (frames, frames)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         ("", 2, "record|package|push|load"),
-        ("package nosuchgame", 2, "no recipe 'nosuchgame': choose from frozenlake"),
         ("package frozenlake --gamma 7", 2, "--gamma must be"),
         ("package frozenlake --show-episode 2", 1, "--show-episode is of record"),
         ("push taxi", 2, "--repo-id"),
-        ("push frozenlake --repo-id lake", 1, "a repo id is NAME/REPO, not 'lake'"),
         ("push frozenlake --repo-id bob/lake", 1, "bob/lake is not yours"),
-        ("push frozenlake --repo-id ann/open --private", 1, "ann/open is public: make it"),
+        ("push frozenlake --repo-id ann/open --private", 1, "ann/open is public: make"),
         ("push frozenlake --repo-id ann/lake --folder FILE/x", 1, "FILE"),
         ("package frozenlake --folder OTHER", 1, NO_CARD),
         ("package frozenlake --folder FILM", 1, "replay.mp4 is a folder, no file"),
         ("package frozenlake --fps nan", 1, "fps must be from 0.01 to 100, not nan"),
-        ("record frozenlake film.avi", 1, "film.avi"),
         ("record frozenlake FILE/film.gif", 1, "FILE"),
         ("load nothing", 1, "'nothing' is no file, no folder and no NAME/REPO"),
         ("load OTHER", 1, "q-learning.pkl"),
         ("load FILE", 1, "FILE is not a Q-learning model: not a pickle"),
-        ("load ann/numbers", 1, f"ann/numbers{NO_AGENT} gamma must be"),
+        ("load ann/none", 1, "there is no model ann/none on the Hub for your token"),
+        ("load ann/..", 1, "the Hub allows no name like 'ann/..'"),
+        ("load ann/open", 1, "ann/open has no file q-learning.pkl"),
+        ("load ann/thief", 1, f"ann/thief{NO_AGENT} it would import os.system"),
         ("load ann/module", 1, "this Gymnasium has no game 'antigravity:Fly-v0'"),
         ("load ann/sea", 1, "no map of Gymnasium's has 3 states"),
+        ("load ann/wide", 1, "the Q-table is 16 x 5"),  # and no notes before that
     ],
-)  # fmt: skip
+)
 def test_errors_are_one_line_before_anything_is_trained(
     hub, tmp_path, monkeypatch, says, arguments, code, text
 ):
@@ -3028,98 +2786,65 @@ def test_errors_are_one_line_before_anything_is_trained(
     Path("OTHER").mkdir()
     Path("OTHER", "README.md").write_text("# My project\n")
     hub.commit("ann/open", {})
-    put_model(hub, "ann/numbers", gamma="high")
+    hub.commit("ann/thief", {"q-learning.pkl": b"cos\nsystem\n(S'echo > stolen'\ntR."})
     put_model(hub, "ann/module", env_id="antigravity:Fly-v0")
     put_model(hub, "ann/sea", env_kwargs={})
+    wide = {"env_kwargs": {}, "max_steps": ..., "qtable": initialize_q_table(16, 5)}
+    put_model(hub, "ann/wide", **wide)
     ended, out, err = says(*arguments.split())
     assert (ended, out, err.count("\n")) == (code, "", 1), err
     assert re.search(text, err) and err.startswith("hub_utils.py")
-    assert names_in(tmp_path) == {"FILE", "FILM", "OTHER"}
+    assert sorted(os.listdir()) == ["FILE", "FILM", "OTHER"]
 
 
+NO_ICE, MAP = {"is_slippery": False}, {"map_name": "4x4"}
 GUESSED = "note: not said in the model, but guessed: {}"
-ICE, NO_ICE, MAP = {"is_slippery": True}, {"is_slippery": False}, {"map_name": "4x4"}
-OCEAN = {"desc": ["S" + "F" * 39] + ["F" * 40] * 38 + ["F" * 39 + "G"]}
-CLIFF = max(name for name in gym.registry if name.startswith("CliffWalking-"))
-CLIFF = RECIPES["cliffwalking"] | {"env_id": CLIFF, "qtable": initialize_q_table(48, 4)}
-TOO_MANY = "note: {} episodes are too many: scored in the first {}"
+TAKEN = "note: {} is not in the model: taken for {}"
+TOO_MANY = "note: 1000000000 episodes are too many: scored in the first 2020"
+FEW_SEEDS = "note: 3 episodes, but only 2 seeds: scored in the first 2"
+TOO_LONG = "note: 1000000 steps take too long: an episode ends after 10000"
 LEFT_OUT = "note: the proof is left out, as it would take too long"
+OCEAN = {"desc": ["S" + "F" * 39] + ["F" * 40] * 38 + ["F" * 39 + "G"]}
+OCEAN = {"env_kwargs": OCEAN, "qtable": initialize_q_table(1600, 4), "gamma": 0.999999}
+ENDLESS = OCEAN["env_kwargs"] | {"max_episode_steps": -1}  # no limit, says Gymnasium
 
 
 @pytest.mark.parametrize(
-    ("changes", "worlds", "notes"),
+    ("changes", "scores", "notes"),
     [
-        ({"env_kwargs": MAP | NO_ICE}, 1, []),
-        ({"env_kwargs": {"map_name": None, **NO_ICE}}, 1, [GUESSED.format(MAP)]),
-        ({"env_kwargs": ..., "map_name": "4x4", "slippery": False}, 1, []),
-        ({"env_kwargs": ..., "slippery": True}, 1, [GUESSED.format(MAP)]),
-        ({"env_kwargs": ..., "map_name": "4x4"}, 2, []),  # both are shown
-        ({"env_kwargs": LAKE, "qtable": small()["qtable"], "gamma": 1, "max_steps": 10**6},
-         1, []),
-        ({"n_eval_episodes": 10**9}, 1, [TOO_MANY.format(10**9, 2020)]),
-        ({"eval_seed": [1, 2]}, 1,
-         ["note: 3 episodes, but only 2 seeds: scored in the first 2"]),
-        ({"gamma": 0.999999, "env_kwargs": OCEAN, "qtable": initialize_q_table(1600, 4)},
-         1, [LEFT_OUT]),
-        (CLIFF | {"max_steps": 10**6, "n_eval_episodes": 1}, 1, [
-          "note: 1000000 steps take too long: an episode ends after 10000", LEFT_OUT]),
-        ({"max_steps": ..., "gamma": ...}, 1, [
-          "note: gamma is not in the model: taken for 0.95",
-          "note: max_steps is not in the model: taken for 99"]),
+        ({"n_eval_episodes": 10**9}, "1.00", [TOO_MANY]),
+        ({"eval_seed": [1, 2]}, "1.00", [FEW_SEEDS]),
+        ({"max_steps": ..., "gamma": ...}, "1.00", [TAKEN.format("gamma", 0.95), TAKEN.format("max_steps", 99)]),
+        ({"env_kwargs": NO_ICE}, "1.00", [GUESSED.format(MAP)]),
+        ({"env_kwargs": NO_ICE, "qtable": initialize_q_table(64, 4)}, "0.00", [GUESSED.format({"map_name": "8x8"})]),
+        ({"env_kwargs": ..., "map_name": "4x4", "slippery": False}, "1.00", []),
+        ({"env_kwargs": ..., "slippery": True}, "0.00", [GUESSED.format(MAP)]),
+        ({"env_kwargs": ..., "map_name": "4x4"}, "1.00 0.00", []),  # both are shown
+        ({"env_kwargs": LAKE, "qtable": small()["qtable"], "gamma": 1, "max_steps": 10**6}, "1.00", []),
+        (OCEAN, "0.00", [LEFT_OUT]),
+        (OCEAN | {"env_kwargs": ENDLESS, "max_steps": 10**6, "n_eval_episodes": 1}, "0.00", [TOO_LONG, LEFT_OUT]),
     ],
 )  # fmt: skip
 def test_a_stranger_s_model_is_shown_within_seconds_and_guesses_are_told(
-    tmp_path, monkeypatch, says, changes, worlds, notes
+    tmp_path, says, changes, scores, notes
 ):
-    monkeypatch.setattr(hub_utils, "MAX_OUTCOMES", 10**6)  # a tenth, to save time
     model = small(**{"qtable": GOLDEN, "env_kwargs": MAP | NO_ICE} | changes)
-    path = save_model(model, tmp_path / "model.pkl")
-    code, out, err = says("load", path)
-    assert code == 0 and out.count("Mean_reward=") == worlds
+    code, out, err = says("load", save_model(model, tmp_path / "model.pkl"))
+    assert (code, err.splitlines()) == (0, notes)
+    assert " ".join(re.findall(r"(?m)^Mean_reward=(\S+)", out)) == scores
     headings = re.findall(r"====== If the lake is (.*slippery) ======", out)
-    assert headings == ["not slippery", "slippery"] * (worlds == 2)
-    assert err.splitlines() == notes
-
-
-def test_a_table_of_64_states_is_on_the_larger_map_which_is_told_each_time(capsys):
-    model = small(qtable=initialize_q_table(64, 4), env_kwargs={})
-    for _ in range(2):
-        assert make_env_from_model(model).unwrapped.desc.shape == (8, 8)
-        told = GUESSED.format({"map_name": "8x8"}) + "\n"
-        assert capsys.readouterr() == ("", told)
-
-
-def test_notes_are_told_only_once_all_is_checked(tmp_path, says):
-    no_lake = {"env_kwargs": {}, "max_steps": ..., "qtable": initialize_q_table(16, 5)}
-    code, out, err = says("load", save_model(small(**no_lake), tmp_path / "m.pkl"))
-    assert (code, out, err.count("\n")) == (1, "", 1) and "16 x 5" in err
-
-
-def test_a_failure_is_one_line_and_exit_code_1(hub):
-    done = command("hub_utils.py", "load", "ann/nothing", env=hub.command_env)
-    said = "hub_utils.py: there is no model ann/nothing on the Hub for your token\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert headings == (["not slippery", "slippery"] if " " in scores else [])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
-@pytest.mark.parametrize(
-    ("redirect", "code", "lines"),
-    [("> /dev/full", 1, 1), (">&-", 0, 0), ("2>&-", 0, 0)],
-)
-def test_output_that_goes_nowhere(tmp_path, redirect, code, lines):
-    path = save_model(small(), tmp_path / "model.pkl")
-    line = f'"{sys.executable}" hub_utils.py load "{path}" {redirect}'
+@pytest.mark.parametrize(("to", "code"), [(">", 1), ("2>", 0)])
+def test_output_that_goes_nowhere_and_notes_that_cannot_be_written(tmp_path, to, code):
+    path = save_model(small(eval_seed=[1, 2]), tmp_path / "model.pkl")  # with a note
+    line = f'"{sys.executable}" hub_utils.py load "{path}" {to} /dev/full'
     done = command("-c", line, program="sh")
-    assert (done.returncode, done.stderr.count("\n")) == (code, lines), done.stderr
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
-def test_notes_that_cannot_be_written_are_dropped(tmp_path):
-    path = save_model(small(eval_seed=[1, 2]), tmp_path / "model.pkl")
-    with open("/dev/full", "w") as full:
-        load = [sys.executable, HERE / "hub_utils.py", "load", path]
-        done = subprocess.run(load, stdout=subprocess.PIPE, stderr=full, check=False)
-    assert done.returncode == 0 and SCORE.encode() in done.stdout
+    assert done.returncode == code and (SCORE in done.stdout) == (code == 0)
+    said = "hub_utils.py: [Errno 28] No space left on device"
+    assert done.stderr.splitlines() == [FEW_SEEDS, said] * code
 
 
 def test_ctrl_c_while_it_still_imports_ends_in_peace(tmp_path):
