@@ -1485,6 +1485,21 @@ def test_a_film_counts_only_when_the_encoder_has_ended_it(
     assert capfd.readouterr() == ("", "")
 
 
+@games_are_drawn
+@pytest.mark.skipif(os.name != "posix", reason="no limit for the size of a file")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a.mp4", "ffmpeg did not finish a.mp4: exit code -25"), ("a.gif", "[Errno 27] ")],
+)
+def test_a_full_disk_is_one_sentence_and_the_old_film_stays(tmp_path, name, reason):
+    (tmp_path / name).write_bytes(b"old")
+    record = f'"{sys.executable}" hub_utils.py record frozenlake "{tmp_path / name}"'
+    done = command("-c", f"ulimit -f 1; {record} --episodes 9", program="sh")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"hub_utils.py: {reason}")
+    assert (os.listdir(tmp_path), (tmp_path / name).read_bytes()) == ([name], b"old")
+
+
 def test_a_missing_renderer_is_found_before_any_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pygame", None)
     record = ["record", "frozenlake", str(tmp_path / "new" / "a.gif")]
@@ -1622,7 +1637,7 @@ SCALAR = b"cnumpy.core.multiarray\nscalar\n("
 AGAIN = b"q\x00](" + b"h\x00" * 100 + b"e"  # the top of the stack, 100 times in a list
 NEST = b")" + b"q\x00h\x00\x86" * 100 + b"q\x01"  # a pair of pairs of pairs ...
 NO_MODEL = "not a model: a dictionary with env_id and qtable is needed"
-CUT = "not a pickle, or one that is cut off"
+CUT_OFF = "not a pickle, or one that is cut off"
 DEEP = "more values, or deeper nested, than a model needs"
 KEY = "a dictionary with a key that is not a short text"
 MUCH = "more values than any Q-table needs"
@@ -1632,12 +1647,12 @@ SHAPELESS = "an array of an unknown or too large shape"
 SEEDS = "its eval_seed is not a list of whole numbers of 0 or more"
 REFUSED = {
     # no pickle, or not the whole of one, or more than one
-    b"": CUT,
+    b"": CUT_OFF,
     b"<!doctype html><html></html>": NEEDLESS,
     b"version https://git-lfs.github.com/spec/v1\noid": "a Git LFS pointer, not the file itself",
-    pickled()[:-9]: CUT,
-    pickled(2)[:-9]: CUT,
-    b"\x8e\xff\xff\xff\xff\xff\xff\xff\x3fx": CUT,  # it claims 2 ** 62 bytes
+    pickled()[:-9]: CUT_OFF,
+    pickled(2)[:-9]: CUT_OFF,
+    b"\x8e\xff\xff\xff\xff\xff\xff\xff\x3fx": CUT_OFF,  # it claims 2 ** 62 bytes
     # what no model needs
     b"Px\n.": NEEDLESS,
     b"\x82\x01.": NEEDLESS,
@@ -2766,7 +2781,7 @@ def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
         ("record frozenlake FILE/film.gif", 1, "FILE"),
         ("load nothing", 1, "'nothing' is no file, no folder and no NAME/REPO"),
         ("load OTHER", 1, "q-learning.pkl"),
-        ("load FILE", 1, "FILE is not a Q-learning model: not a pickle"),
+        ("load FILE", 1, "FILE is not a Q-learning model: a damaged pickle"),
         ("load ann/none", 1, "there is no model ann/none on the Hub for your token"),
         ("load ann/..", 1, "the Hub allows no name like 'ann/..'"),
         ("load ann/open", 1, "ann/open has no file q-learning.pkl"),
@@ -2836,15 +2851,21 @@ def test_a_stranger_s_model_is_shown_within_seconds_and_guesses_are_told(
     assert headings == (["not slippery", "slippery"] if " " in scores else [])
 
 
+DISK_FULL = "hub_utils.py: [Errno 28] No space left on device"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
-@pytest.mark.parametrize(("to", "code"), [(">", 1), ("2>", 0)])
-def test_output_that_goes_nowhere_and_notes_that_cannot_be_written(tmp_path, to, code):
+@pytest.mark.parametrize(
+    ("to", "code", "errors"),
+    [(">/dev/full", 1, [FEW_SEEDS, DISK_FULL]), ("2>/dev/full", 0, []),
+     (">&-", 0, [FEW_SEEDS]), ("2>&-", 0, [])],
+)  # fmt: skip
+def test_output_that_goes_nowhere_is_no_traceback(tmp_path, to, code, errors):
     path = save_model(small(eval_seed=[1, 2]), tmp_path / "model.pkl")  # with a note
-    line = f'"{sys.executable}" hub_utils.py load "{path}" {to} /dev/full'
+    line = f'"{sys.executable}" hub_utils.py load "{path}" {to}'
     done = command("-c", line, program="sh")
-    assert done.returncode == code and (SCORE in done.stdout) == (code == 0)
-    said = "hub_utils.py: [Errno 28] No space left on device"
-    assert done.stderr.splitlines() == [FEW_SEEDS, said] * code
+    assert (done.returncode, done.stderr.splitlines()) == (code, errors)
+    assert (SCORE in done.stdout) == to.startswith("2")
 
 
 def test_ctrl_c_while_it_still_imports_ends_in_peace(tmp_path):
