@@ -40,6 +40,7 @@ import doctest
 import fnmatch
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import itertools
@@ -397,18 +398,12 @@ def command(*arguments, **options):
     return subprocess.run(**call, check=False)
 
 
-# In front of a program: then Python finds its own modules, Gymnasium with what that
-# needs itself, and the file in question. Nothing else can be imported.
-ONLY_GYMNASIUM = """
-import sys
-needed = "gymnasium numpy cloudpickle typing_extensions farama_notifications"
-class Nothing:
-    def find_spec(name, path=None, target=None):
-        found = {*sys.stdlib_module_names, *needed.split(), "copied", "qlearning"}
-        if name.split(".")[0] not in found:
-            raise ImportError(name + " is not installed here")
-sys.meta_path.insert(0, Nothing)
-"""
+def only_gymnasium(code):
+    """A program that can import no package but Gymnasium and what that needs itself."""
+    needed = {"gymnasium", "numpy", "cloudpickle", "typing_extensions"}
+    needed.add("farama_notifications")
+    others = {*importlib.metadata.packages_distributions()} - needed
+    return f"import sys; sys.modules |= dict.fromkeys({others})\n{code}"
 
 
 def test_the_part_above_the_cut_is_a_program_of_its_own(tmp_path):
@@ -421,7 +416,7 @@ table = initialize_q_table(env.observation_space.n, env.action_space.n)
 train(1000, 0.05, 1.0, 0.0005, env, 99, table, seed=0)
 print(*evaluate_agent(env, 99, 100, table, []), [[round(q, 8) for q in r] for r in table])
 """
-    done = command("-c", ONLY_GYMNASIUM + code, cwd=tmp_path)
+    done = command("-c", only_gymnasium(code), cwd=tmp_path)
     assert (done.stderr, done.stdout) == ("", f"1.0 0.0 {GOLDEN}\n")
 
 
@@ -706,15 +701,18 @@ def test_every_number_of_a_recipe_reaches_training():
 @pytest.mark.parametrize(
     ("numbers", "sentence"),
     [
-        ({"n_eval_episodes": 0}, "<n_eval_episodes> must be a whole number from 1 to 1"),
-        ({"initial_value": math.inf}, "<initial_value> must be a number from -1000000000.0 to 1000000000.0, not inf"),
-        ({"gamma": None}, "<gamma> must be a number from 0.0 to 1.0, not None"),
-        ({"min_epsilon": 0.3, "max_epsilon": 0.2}, "<max_epsilon> 0.2 is below <min_epsilon> 0.3"),
-        ({"min_learning_rate": 0.3, "learning_rate": 0.2}, "<learning_rate> 0.2 is below <min_learning_rate> 0.3"),
+        ({"n_eval_episodes": 0}, "n_eval_episodes> must be a whole .* 1 to 10{9}, "),
+        ({"initial_value": NAN}, "initial_value> must be .* from -10{9}.0 to 10{9}.0,"),
+        ({"gamma": None}, "gamma> must be a number from 0.0 to 1.0, not None"),
+        ({"min_epsilon": 0.3, "max_epsilon": 0.2}, "max_epsilon> 0.2 is below <min_e"),
+        (
+            {"min_learning_rate": 0.3, "learning_rate": 0.2},
+            "learning_rate> 0.2 is below <min_learning_rate> 0.3$",
+        ),
     ],
-)  # fmt: skip
+)
 def test_numbers_that_cannot_be_are_called_by_their_names(numbers, sentence):
-    with pytest.raises(ValueError, match=f"^{sentence}"):
+    with pytest.raises(ValueError, match=f"^<{sentence}"):
         check_numbers(numbers, "<{}>".format)
 
 
@@ -971,7 +969,7 @@ def test_help_gives_each_options_meaning_and_the_recipes_default():
 
 def test_runs_with_nothing_but_gymnasium():
     code = "import qlearning; sys.exit(qlearning.main(['--episodes', '50']))"
-    done = command("-c", ONLY_GYMNASIUM + code)
+    done = command("-c", only_gymnasium(code))
     assert (done.returncode, done.stderr) == (0, "") and "THE PROOF" in done.stdout
 
 
