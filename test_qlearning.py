@@ -327,6 +327,7 @@ def test_training_equals_a_second_implementation_bit_for_bit():
     for table in initialize_q_table(16, 4), array(16, 4):
         assert train(300, 0.05, 1.0, 0.01, env, 99, table, 0.6, 0.9, **more) is table
         assert [list(row) for row in table] == second_implementation(env, seed=3)
+    assert any(map(any, table)), "nothing was learned"
 
 
 def test_an_interrupt_keeps_what_was_learned_in_the_table():
@@ -586,19 +587,15 @@ def test_value_iteration_weighs_outcomes_and_masks_only_what_ends():
     assert table[0] == pytest.approx([best, 0.5 * best], abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "start"), [(0, 0.7738), (0.05, 0.726), (0.5, 0.2763)]
-)
-def test_a_state_has_a_value_for_each_policy(epsilon, start):
+def test_a_state_has_a_value_for_each_policy():
     """V(start) of those who take the best action, and with probability epsilon any."""
-    V, P = [0.0] * 16, game("frozenlake").unwrapped.P
-    for _ in range(500):
-        rows = qlearning.bellman_backup(P, V, 0.95)
-        V = [
-            (1 - epsilon) * row[argmax(golden)] + epsilon * sum(row) / 4
-            for row, golden in zip(rows, GOLDEN)
-        ]
-    assert round(V[0], 4) == start
+    P = game("frozenlake").unwrapped.P
+    for epsilon, start in (0, 0.774), (0.05, 0.726), (0.5, 0.276):
+        V = [0.0] * 16
+        for _ in range(500):
+            rows = zip(qlearning.bellman_backup(P, V, 0.95), map(argmax, GOLDEN))
+            V = [(1 - epsilon) * q[best] + epsilon * sum(q) / 4 for q, best in rows]
+        assert round(V[0], 3) == start
 
 
 def test_who_drives_perfectly_has_a_worse_mean_minus_std_than_who_dawdles():
@@ -668,15 +665,6 @@ def test_numbers_of_the_course_to_the_letter():
     seeds = taxi["eval_seed"]  # the other numbers are printed in the taxi's story
     assert (lake["eval_seed"], len(seeds), sum(seeds)) == ([], 100, 8859)
     assert sum(place * seed for place, seed in enumerate(seeds)) == 403_242
-
-
-def test_every_number_of_a_recipe_reaches_training():
-    numbers = {"n_training_episodes": 40, "min_epsilon": 0.3, "max_epsilon": 0.9}
-    numbers |= {"decay_rate": 0.1, "max_steps": 20, "learning_rate": 0.6, "gamma": 0.5}
-    numbers |= {"min_learning_rate": 0.2, "seed": 4}
-    env = game("frozenlake-slippery")
-    table = train(env=env, Qtable=[[0.5] * 4 for _ in range(16)], **numbers)
-    assert learn(env, numbers | {"initial_value": 0.5, "n_eval_episodes": 9}) == table
 
 
 @pytest.mark.parametrize(
