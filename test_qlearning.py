@@ -1772,6 +1772,7 @@ def test_card_of_a_taxi_is_found_by_the_course_and_has_its_score(tmp_path):
     }
 
 
+@games_are_drawn
 @pytest.mark.parametrize("own", [False, True])
 def test_card_s_python_runs_as_it_stands(tmp_path, monkeypatch, capsys, own):
     # FrozenLakeEnv() is made by no gym.make, so nobody knows by what id it is registered.
@@ -2442,6 +2443,7 @@ def quick(monkeypatch):
 SCORE = "Mean_reward=1.00 +/- 0.00\n"
 
 
+@games_are_drawn
 def test_package_push_and_load_tell_the_score_and_the_place(hub, quick, tmp_path, says):
     place = tmp_path / "a"
     learn = ("frozenlake", "--seed", 7, "--folder", place, "--fps", 0.5)
@@ -2458,6 +2460,7 @@ def test_package_push_and_load_tell_the_score_and_the_place(hub, quick, tmp_path
     assert others == [first, first]
 
 
+@games_are_drawn
 def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
     quick["env_kwargs"] = {"desc": ["SFFG"], "is_slippery": True}
     path = tmp_path / "new" / "film.mp4"
@@ -2467,6 +2470,7 @@ def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
         assert film_of(path) == (frames, frames)
 
 
+@games_are_drawn
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
