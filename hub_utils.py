@@ -888,7 +888,7 @@ def look_at(
         owners = [user["name"]] + [group["name"] for group in user.get("orgs", [])]
         for file in [file.rfilename for file in info.siblings] if info else []:
             if file in (CARD, RESULTS):
-                api.hf_hub_download(repo_id, file, revision=info.sha, local_dir=folder)
+                api.hf_hub_download(repo_id, file, local_dir=folder)
                 old[file] = Path(folder, file).read_bytes()
     text = "your token can only read: make one with the write role"
     require(role != "read", text, PermissionError)
@@ -925,7 +925,6 @@ def push_to_hub(
     message = "Upload a Q-learning agent" if commit_message is None else commit_message
     is_text = isinstance(message, str) and message.strip()
     require(is_text, f"a commit message is a text, not {message!r}")
-    check_repo_id(repo_id)
     checked = packable(model, env, video_fps, repo_id)
     folder = Path(local_repo_path).expanduser()
     check_folder(folder)
@@ -951,18 +950,18 @@ def load_from_hub(
     """
     check_repo_id(repo_id)
     api, what, name = client(token), f"file {filename}", f"{repo_id}: {filename}"
-    url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
-    size = None  # unknown: there is no answer
+    size = -1  # there is no answer
     with in_plain_words(repo_id, what):
         try:
+            url = hf.hf_hub_url(repo_id, filename)
             size = api.get_hf_file_metadata(url=url, timeout=PATIENCE).size or 0
         except Exception as error:
             if status_of(error) is not None:
                 raise
     text = f"{name} is not a Q-learning model: more bytes than any Q-table needs"
-    require((size or 0) <= MAX_BYTES, text)
+    require(size <= MAX_BYTES, text)
     with in_plain_words(repo_id, what):
-        path = api.hf_hub_download(repo_id, filename, local_files_only=size is None)
+        path = api.hf_hub_download(repo_id, filename, local_files_only=size < 0)
     return load_model(path, name=name)
 
 

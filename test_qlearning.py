@@ -1678,10 +1678,13 @@ def packed(folder, env=LAKE, repo_id=None, fps=1, **changes):
     return (folder / "README.md").read_bytes().decode()
 
 
-def pushed(folder, repo_id="ann/lake", env=LAKE, fps=1, options=None, **changes):
+def pushed(folder, repo_id="ann/lake", env=LAKE, options=None, **changes):
     """The URL of the small model; the options are those of push_to_hub."""
+    options = {"local_repo_path": folder} | (options or {})
+    if "fps" in changes:
+        options["video_fps"] = changes.pop("fps")
     env = filmed(**env) if isinstance(env, dict) else env
-    return push_to_hub(repo_id, small(**changes), env, fps, folder, **options or {})
+    return push_to_hub(repo_id, small(**changes), env, **options)
 
 
 def metadata(card):
@@ -2235,6 +2238,7 @@ def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, monkeypatch, capf
     (tmp_path / "notes.txt").write_text("mine")
     assert pushed(tmp_path) == f"{hub.url}/ann/lake"
     assert "".join(capfd.readouterr()) == ""  # a notebook shows what comes back
+    assert film_of(tmp_path / "replay.mp4") == (3, 3.0)
     _, commit = hub.repos["ann/lake"]
     here = {name: (tmp_path / name).read_bytes() for name in FILES}
     assert commit == here | {".gitattributes": b""}
@@ -2245,6 +2249,22 @@ def test_a_push_is_one_commit_of_the_five_files(hub, tmp_path, monkeypatch, capf
     assert constants.HF_HUB_DISABLE_XET is False
     assert hub.messages == ["Upload a Q-learning agent"]
     assert set(os.listdir(hub.home)) <= {"token", ".agent_harnesses.json"}
+
+
+def test_looking_at_a_repo_fetches_no_model_and_leaves_progress_bars_as_they_are(
+    hub, tmp_path
+):
+    put_model(hub)
+    bars = huggingface_hub.utils
+    for switch, hidden in (
+        (bars.disable_progress_bars, True),
+        (bars.enable_progress_bars, False),
+    ):
+        switch()
+        pushed(tmp_path)
+        assert bars.are_progress_bars_disabled() == hidden
+    fetched = [line for line in hub.requests if line.startswith(("GET", "HEAD"))]
+    assert "README.md" in str(fetched) and "q-learning.pkl" not in str(fetched)
 
 
 def test_what_is_written_on_the_website_meanwhile_is_not_overwritten(hub, tmp_path):
