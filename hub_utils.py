@@ -982,7 +982,8 @@ def show_model(model: Model) -> None:
         ice = env_arguments(worlds[0]) | {"is_slippery": True}
         worlds.append(make_env_from_model(model | {"env_kwargs": ice}))
 
-    allowed = min(model["max_steps"], worlds[0].spec.max_episode_steps or 10**9)
+    limit = worlds[0].spec.max_episode_steps or model["max_steps"]
+    allowed = min(model["max_steps"], limit)
     steps = min(allowed, 10_000)
     if steps < allowed:
         notes.append(f"{allowed} steps take too long: an episode ends after {steps}")
@@ -991,7 +992,7 @@ def show_model(model: Model) -> None:
     if seeded < claimed:
         text = f"{claimed} episodes, but only {seeded} seeds"
         notes.append(f"{text}: scored in the first {seeded}")
-    episodes = min(seeded, max(1, MAX_STEPS // steps))
+    episodes = min(seeded, MAX_STEPS // steps)
     if episodes < seeded:
         notes.append(f"{seeded} episodes are too many: scored in the first {episodes}")
     rules = [getattr(env.unwrapped, "P", {}) for env in worlds]

@@ -2573,6 +2573,8 @@ def test_a_stranger_s_model_is_shown_within_seconds_and_guesses_are_told(
     code, out, err = says("load", save_model(model, tmp_path / "model.pkl"))
     assert (code, err.splitlines()) == (0, notes)
     assert " ".join(re.findall(r"(?m)^Mean_reward=(\S+)", out)) == scores
+    assert out.count("THE WORLD") == len(scores.split())
+    assert ("THE PROOF" in out) == (LEFT_OUT not in notes)
     headings = re.findall(r"====== If the lake is (.*slippery) ======", out)
     assert headings == (["not slippery", "slippery"] if " " in scores else [])
 
