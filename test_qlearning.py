@@ -73,7 +73,7 @@ import imageio.v2 as imageio
 import imageio_ffmpeg
 import pytest
 import yaml
-from gymnasium.envs.toy_text import FrozenLakeEnv
+from gymnasium.envs.toy_text.frozen_lake import MAPS, FrozenLakeEnv
 from huggingface_hub import constants
 
 import hub_utils
@@ -1812,6 +1812,25 @@ def test_a_model_of_the_course_is_packaged_with_what_its_game_says(tmp_path, say
     assert load_model(tmp_path / "q-learning.pkl") == model
 
 
+@games_are_drawn
+@pytest.mark.parametrize(
+    ("env_id", "arguments", "says"),
+    [
+        ("FrozenLake-v1", {"is_slippery": True}, {"env_kwargs": ...}),
+        ("FrozenLake-v1", {"map_name": None}, {"env_kwargs": ...}),  # at random
+        ("FrozenLake8x8-v1", {}, {"env_kwargs": {}}),
+        ("FrozenLake-v1", {"map_name": "8x8"}, {"env_kwargs": {"desc": MAPS["8x8"]}}),
+    ],
+)
+def test_a_package_says_what_its_game_is_made_of(tmp_path, env_id, arguments, says):
+    env = make_env(env_id, render_mode="rgb_array", **arguments)
+    table = initialize_q_table(env.observation_space.n, 4)
+    packed(tmp_path, env, env_id=env_id, qtable=table, **says)
+    model = load_model(tmp_path / "q-learning.pkl")
+    assert make_env_from_model(model).unwrapped.P == env.unwrapped.P
+    assert "slippery" not in model
+
+
 OTHER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
 NO_NAME = "NAME/REPO|the Hub allows no name like"
 
@@ -1830,7 +1849,7 @@ NO_NAME = "NAME/REPO|the Hub allows no name like"
         ("max_steps must be", {"max_steps": 0}),
         ("the model lacks gamma", {"gamma": ...}),
         ("the model lacks eval_seed", {"eval_seed": ...}),
-        ("3 episodes, but only 2 seeds", {"eval_seed": [1, 2]}),
+        ("3 episodes, but only 1 seeds", {"eval_seed": [1]}),
         ('render_mode="rgb_array"', {"env": make_env("FrozenLake-v1", **LAKE)}),
         ("fps must be", {"fps": 0}),
         (NO_NAME, {"repo_id": "a/b/c"}),
@@ -1874,6 +1893,9 @@ def test_what_the_owner_wrote_stays_with_the_agent(hub, tmp_path, call, newline)
     if call is pushed:
         assert len(hub.repos["ann/lake"]) == 4  # the third push changed nothing
         assert hub.find("ann/lake")[1]["README.md"].decode() == card
+        call(tmp_path, env=ICE, env_kwargs=ICE)  # another game: its tag, and his
+        tags = metadata(hub.find("ann/lake")[1]["README.md"].decode())["tags"]
+        assert tags == ["FrozenLake-v1", *metadata(first)["tags"][1:], "mine"]
         call(tmp_path, repo_id="ann/pond")
         pond = hub.find("ann/pond")[1]["README.md"].decode()
         assert pond.endswith(MARK + "\n\n") and "mit" not in pond
@@ -1894,7 +1916,7 @@ def test_words_do_not_follow_another_agent_and_are_not_lost(tmp_path, capsys, by
     assert kept in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("data", ["", "---\n{license: mit, tags: [mine]}\n---\n"])
+@pytest.mark.parametrize("data", ["", "---\n{license: mit, tags: mine}\n---\n"])
 def test_a_card_by_hand_on_the_website_goes_below_the_mark_once(hub, tmp_path, data):
     hub.commit("ann/lake", {"README.md": f"{data}# My lake\n\nNo mark.\n".encode()})
     for seed in (1, 2):
@@ -2488,6 +2510,27 @@ def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
         record = ("record", "frozenlake", path, "--show-episode", episode)
         assert says(*record) == (0, f"{SCORE}The video is in {path}\n", "")
         assert film_of(path) == (frames, frames)
+
+
+@pytest.mark.parametrize(
+    ("command_", "texts"),
+    [
+        ("", ["Film, package, push and load Q-learning agents.",
+              "record train a recipe and film an episode",
+              "package train a recipe and build all that a push would upload",
+              "push train a recipe and upload it to the Hugging Face Hub",
+              "load load a model from a repo, a folder or a file, evaluate and show it"]),
+        ("record", ["train a recipe and film an episode positional",
+                    "file the video to write, .mp4 or .gif", "--fps FPS frames a second (1)"]),
+        ("package", ["--folder FOLDER where to build it (hub)"]),
+        ("push", ["--repo-id NAME/REPO --private for you alone"]),
+        ("load", ["load [-h] NAME/REPO load a model from a repo"]),
+    ],
+)  # fmt: skip
+def test_help_says_what_each_command_and_option_is_for(says, command_, texts):
+    code, out, err = says(*command_.split(), "--help")
+    told = " ".join(out.split())
+    assert (code, err, [text for text in texts if text not in told]) == (0, "", [])
 
 
 @games_are_drawn
