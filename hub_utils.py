@@ -729,7 +729,7 @@ def model_card(
     seeds = f"{len(model['eval_seed'])} fixed" if model["eval_seed"] else "0, 1, 2, ..."
     numbers.append(("eval_seed", seeds, "what each evaluated episode starts from"))
     # As Markdown shows it, whatever characters are in it.
-    title = re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game, flags=re.ASCII)
+    title = re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game)
     return f"""---
 {merged_metadata(block, metadata)}
 ---
@@ -1081,7 +1081,7 @@ def command_line(argv: Sequence[str]) -> None:
             add("--private", action="store_const", const=True, help="for you alone")
     text = "load a model from a repo, a folder or a file, evaluate and show it"
     command = commands.add_parser("load", help=text, description=text)
-    command.add_argument("source", metavar="NAME/REPO")
+    command.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
     args = parser.parse_args(argv)
     if args.command == "load":
         show_model(load_anywhere(args.source))

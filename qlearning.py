@@ -877,7 +877,8 @@ def add_recipe(parser: Parser, argv: Sequence[str], **more: Any) -> None:
     The help tells the values of the recipe that `argv` names.
     """
     recipe = RECIPES[next((word for word in argv if word in RECIPES), "frozenlake")]
-    parser.add_argument("recipe", help="a game with its numbers: see --list", **more)
+    text = f"a game with its numbers: {', '.join(RECIPES)}"
+    parser.add_argument("recipe", help=text, **more)
     for name, (_, lowest, _, meaning) in HYPERPARAMETERS.items():
         text = f"{meaning} ({recipe[name]})"
         kind = type(lowest)

@@ -2524,7 +2524,7 @@ def test_record_films_the_episode_that_it_is_asked_for(quick, tmp_path, says):
                     "file the video to write, .mp4 or .gif", "--fps FPS frames a second (1)"]),
         ("package", ["--folder FOLDER where to build it (hub)"]),
         ("push", ["--repo-id NAME/REPO --private for you alone"]),
-        ("load", ["load [-h] NAME/REPO load a model from a repo"]),
+        ("load", ["a file, evaluate and show it", "NAME/REPO or a folder, or a file"]),
     ],
 )  # fmt: skip
 def test_help_says_what_each_command_and_option_is_for(says, command_, texts):
