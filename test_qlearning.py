@@ -1161,6 +1161,7 @@ def test_a_film_goes_home_but_into_no_folder_s_place(tmp_path, monkeypatch):
 ENCODERS = [
     ("kill -9 $$", "exit code -9"),
     ('"$0.real" "$@"; exit 1', "exit code 1"),
+    (r"cat > /dev/null; printf '\377' >&2; exit 1", "\N{REPLACEMENT CHARACTER}"),
     ("cat > /dev/null", "pictures are missing"),
     ('head -c 21000 | "$0.real" "$@"', "pictures are missing"),
     ("cat > /dev/null; echo 'av: x\nNo space left' >&2; exit 1", "No space left"),
@@ -2348,7 +2349,7 @@ def put_model(hub, repo="ann/lake", **changes):
     hub.commit(repo, {"q-learning.pkl": content, "README.md": b"# A lake\n"})
 
 
-NO_ANSWER = r"no connection to the Hub, or no answer of it \(\w+\)"
+NO_ANSWER = r"no connection to the Hub, or no answer of it \((?!None)\w+\)"
 SAYS = {  # what happens at a step, and what we say if it is no connection
     401: (PermissionError, UNKNOWN),
     403: (PermissionError, "your token may not {0} ann/lake: it lacks the {0} role"),
@@ -2646,6 +2647,8 @@ def test_ctrl_c_while_it_still_imports_ends_in_peace(tmp_path):
     done = command("hub_utils.py", "load", "x", cwd=tmp_path)
     said = "\nStopped by Ctrl-C.\n"
     assert (done.returncode, done.stdout, done.stderr) == (130, "", said)
+    done = command("-c", "import hub_utils", cwd=tmp_path)  # in a program of one's own
+    assert "Traceback" in done.stderr and said not in done.stderr
 
 
 # ======================================================================================
