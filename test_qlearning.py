@@ -1636,7 +1636,7 @@ def test_a_stranger_s_game_is_made_only_if_harmless_and_fitting(change, text):
     assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
 
 
-def test_games_of_ours_and_of_the_course_are_made():
+def test_games_of_ours_and_of_the_course_are_made(capsys):
     env = make_env_from_model(MODEL, render_mode="rgb_array")
     assert (env.render_mode, env.observation_space.n) == ("rgb_array", 3)
     pond = {"env_kwargs": {"desc": ["SFHG"]}, "qtable": initialize_q_table(4, 4)}
@@ -1648,6 +1648,9 @@ def test_games_of_ours_and_of_the_course_are_made():
     for slippery, outcomes in {True: 3, False: 1, None: 3}.items():
         env = make_env_from_model(lake | {"slippery": slippery})
         assert len(env.unwrapped.P[0][0]) == outcomes
+        assert ("guessed: {'is_slippery': True}" in capsys.readouterr().err) == (
+            slippery is None
+        )
 
 
 # ------------------ The package -------------------------------------------------------
@@ -1830,6 +1833,15 @@ def test_a_package_says_what_its_game_is_made_of(tmp_path, env_id, arguments, sa
     model = load_model(tmp_path / "q-learning.pkl")
     assert make_env_from_model(model).unwrapped.P == env.unwrapped.P
     assert "slippery" not in model
+
+
+@games_are_drawn
+def test_a_game_that_is_no_longer_registered_is_packaged(tmp_path):
+    gym.register("Pond-v0", FrozenLakeEnv)
+    env = gym.make("Pond-v0", render_mode="rgb_array", **LAKE)
+    del gym.registry["Pond-v0"]
+    card = packed(tmp_path, env, env_id="Pond-v0")
+    assert "the game registered first:" in card
 
 
 OTHER = "the model is of FrozenLake-v1.*, and the environment is FrozenLake-v1 "
