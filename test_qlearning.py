@@ -942,7 +942,8 @@ def test_runs_with_nothing_but_gymnasium():
     assert (done.returncode, done.stderr) == (0, "") and "THE PROOF" in done.stdout
 
 
-def test_progress_bar_in_a_notebook():
+def test_progress_bar_in_a_notebook_and_none_in_a_pipe():
+    assert command("qlearning.py", "--episodes", 50).stderr == ""
     code = "import sys, qlearning; sys.modules['ipykernel'] = sys; qlearning.main()"
     done = command("-c", code, "--episodes", "50")
     assert "50/50" in done.stderr and "THE PROOF" in done.stdout
@@ -966,7 +967,7 @@ def test_progress_bar_on_a_terminal():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe that breaks otherwise")
-def test_no_bar_in_a_pipe_and_silence_for_a_reader_who_has_seen_enough():
+def test_a_reader_who_has_seen_enough_ends_the_program_in_silence():
     call = invocation("qlearning.py", "--episodes", 50)
     with subprocess.Popen(**call) as process:
         process.stdout.close()
