@@ -869,9 +869,9 @@ def test_told_episode_says_how_it_ended_and_a_long_one_is_told_in_short():
 
 
 def test_an_environment_of_ones_own_is_shown_as_far_as_it_is_known():
-    table = [[0.0, 0.5], [1.0, 0.0], [0.0, 0.0]]
+    table = [[0.0, 0.5004], [1.0, 0.0], [0.0, 0.0]]
     known = """state                 action0    action1
-   1 0                   action1        1   0.5000    1.9500   +1.4500
+   1 0                   action1        1   0.5004    1.9500   +1.4496
 After 3 steps it ended. Score 7.
 There is no exact table: Script does not publish its rules: it has no P."""
     assert holds(shown("frozenlake", table, env=Script(*WALK)), known)
@@ -930,6 +930,7 @@ def test_help_gives_each_options_meaning_and_the_recipes_default():
     done = command("qlearning.py", "cliffwalking", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 79
+    assert "N which of the scored episodes" in " ".join(done.stdout.split())
     for name, (*_, meaning) in HYPERPARAMETERS.items():
         value = RECIPES["cliffwalking"][name]
         wanted = f"{qlearning.option(name)} N {meaning} ({value})"
