@@ -1831,7 +1831,7 @@ def test_a_model_of_the_course_is_packaged_with_what_its_game_says(tmp_path, say
 def test_a_package_says_what_its_game_is_made_of(tmp_path, env_id, arguments, says):
     env = make_env(env_id, render_mode="rgb_array", **arguments)
     table = initialize_q_table(env.observation_space.n, 4)
-    packed(tmp_path, env, env_id=env_id, qtable=table, **says)
+    packed(tmp_path, env, env_id=env_id, qtable=table, max_steps=2, **says)
     model = load_model(tmp_path / "q-learning.pkl")
     assert make_env_from_model(model).unwrapped.P == env.unwrapped.P
     assert "slippery" not in model
