@@ -808,10 +808,16 @@ def test_stories_of_the_taxi_and_of_the_ice():
     assert holds(story("frozenlake-slippery"), ICE_STORY)
 
 
+LONGEST = (
+    "frozenlake-8x8-slippery"  # 5 seconds: .ci/run has its row of README's results
+)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_nothing_is_wider_than_a_terminal_and_no_columns_run_together(name):
-    assert max(map(len, story(name).splitlines())) <= 79
-    assert not re.search(r"\d\.\d+\.\d|\d[←↓→↑]|\d[A-Z]", story(name))
+    told = story(name, "--episodes", "500") if name == LONGEST else story(name)
+    assert max(map(len, told.splitlines())) <= 79
+    assert not re.search(r"\d\.\d+\.\d|\d[←↓→↑]|\d[A-Z]", told)
 
 
 @pytest.mark.parametrize(
@@ -2774,7 +2780,7 @@ def test_readme_shows_lines_of_the_code():
     assert f"`{heading}`" in README
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {LONGEST}))
 def test_readme_results_are_what_the_program_prints(name):
     row = rf"^\| `{name}` \| (\S+) \| (.*) \| (\S+), \S+ \| (\S+) \|$"
     ((steps, score, worst, best),) = re.findall(row, README, re.MULTILINE)
