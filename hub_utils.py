@@ -99,6 +99,14 @@ def record_video(
     return path
 
 
+def film_episode(
+    model: Model, env: Env, path: Path, fps: float, episode: int = 1
+) -> None:
+    """Film one of the episodes that are scored, counted from 1."""
+    seed, steps = qlearning.evaluation_seeds(model)[episode - 1], model["max_steps"]
+    record_video(env, model["qtable"], path, fps, max_steps=steps, seed=seed)
+
+
 def check_film(path: Path, fps: float, env: Env) -> None:
     """ValueError or RuntimeError if there can be no such film; draws a frame to know."""
     is_film = path.suffix.lower() in (".mp4", ".gif") and not path.is_dir()
@@ -193,25 +201,9 @@ def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
 # delete your files. Here is Python's own machine (as pickle.py spells it out) without its
 # hands: it knows only the instructions that a model needs, an import leaves no more than a
 # name on the stack, and the few calls that make NumPy's arrays are done in plain Python.
-INSTRUCTIONS = """
-    PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
-    FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8
-    EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE
-    TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
-    GLOBAL STACK_GLOBAL REDUCE BUILD
-"""
-NUMPY_NAMES = r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (_reconstruct|scalar)"
-NUMPY_NAMES += r"|numpy\._?core\.numeric _frombuffer|_codecs encode"  # _core: NumPy 2
-DTYPES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
-DTYPES |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # NumPy's: struct's
-ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 MAX_BYTES, MAX_VALUES = 10_000_000, 550_000  # of a pickle
 MAX_DEPTH, MAX_TEXT, MAX_KEY = 6, 10_000, 100  # of what is in it
-NUMBERS = dict.fromkeys(["GET", "PUT"], rb"\d{1,9}\n")  # where a line is a number
-NUMBERS |= dict.fromkeys(["INT", "LONG"], rb"-?\d{1,20}L?\n")
-NUMBERS["FLOAT"] = rb"-?\d{1,17}(\.\d{1,17})?(e-\d{1,3}|e\+\d\d)?\n"
-KEYS = {"SETITEM": slice(-2, -1)}  # where on the stack the keys of a dictionary are
-KEYS |= dict.fromkeys(["SETITEMS", "DICT"], slice(None, None, 2))
+# What the machine says of a program that it cannot obey.
 DAMAGES = (pickle.UnpicklingError, struct.error, LookupError, TypeError, AttributeError)
 
 
@@ -246,6 +238,10 @@ class Part:
     size: int = 0  # of an array with its numbers: what work it is
 
 
+NUMPY_NAMES = r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (_reconstruct|scalar)"
+NUMPY_NAMES += r"|numpy\._?core\.numeric _frombuffer|_codecs encode"  # _core: NumPy 2
+
+
 class Machine(pickle._Unpickler):
     """Python's machine for pickles; its table `dispatch` says what an instruction does."""
 
@@ -261,8 +257,23 @@ class Machine(pickle._Unpickler):
         """What stands for a part of NumPy's arrays; any other import is refused."""
         self.work(10)
         is_part = re.fullmatch(NUMPY_NAMES, f"{module} {name}")
-        require(is_part, f"it would import {ascii(f'{module[:80]}.{name[:80]}')[1:-1]}")
+        text = ascii(f"{module[:80]}.{name[:80]}")[1:-1]  # fit for a terminal
+        require(is_part, f"it would import {text}")
         return Part(name)
+
+
+INSTRUCTIONS = """
+    PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
+    FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE
+    TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    GLOBAL STACK_GLOBAL REDUCE BUILD
+"""
+NUMBERS = dict.fromkeys(["GET", "PUT"], rb"\d{1,9}\n")  # where a line is a number
+NUMBERS |= dict.fromkeys(["INT", "LONG"], rb"-?\d{1,20}L?\n")
+NUMBERS["FLOAT"] = rb"-?\d{1,17}(\.\d{1,17})?(e-\d{1,3}|e\+\d\d)?\n"
+KEYS = {"SETITEM": slice(-2, -1)}  # where on the stack the keys of a dictionary are
+KEYS |= dict.fromkeys(["SETITEMS", "DICT"], slice(None, None, 2))
 
 
 def bounded(name: str) -> Callable[[Any], None]:
@@ -272,7 +283,7 @@ def bounded(name: str) -> Callable[[Any], None]:
     def instruction(machine: Any) -> None:
         machine.work(1)
         if name in KEYS:
-            keys = machine.stack[KEYS[name]]  # to look up long ones can take ages
+            keys = machine.stack[KEYS[name]]  # to look up nested ones can take ages
             short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
             require(short, "a dictionary with a key that is not a short text")
         if name in NUMBERS:  # of which to read a long one could take ages
@@ -293,6 +304,11 @@ def bounded(name: str) -> Callable[[Any], None]:
 
 Machine.dispatch = {ord(getattr(pickle, n)): bounded(n) for n in INSTRUCTIONS.split()}
 Machine.dispatch[ord(pickle.BYTEARRAY8)] = bounded("BINBYTES8")  # bytes will do
+
+
+DTYPES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
+DTYPES |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # NumPy's: struct's
+ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 
 
 def called(name: str, what: Any, given: Any) -> Any:
@@ -599,9 +615,7 @@ def build_package(
         for name, content in ((PARAMS, params), (RESULTS, results)):
             (new / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         (new / CARD).write_bytes(card.encode())
-        table, steps, film = model["qtable"], model["max_steps"], new / FILM
-        seed = qlearning.evaluation_seeds(model)[0]
-        record_video(env, table, film, fps, max_steps=steps, seed=seed)
+        film_episode(model, env, new / FILM, fps)
         replaced = (folder / CARD).read_bytes() if (folder / CARD).exists() else b""
         words = split_card(replaced, CARD)[2].strip()
         if words not in card:  # they are another agent's, or were not pushed
@@ -982,8 +996,7 @@ def show_model(model: Model) -> None:
         ice = env_arguments(worlds[0]) | {"is_slippery": True}
         worlds.append(make_env_from_model(model | {"env_kwargs": ice}))
 
-    limit = worlds[0].spec.max_episode_steps or model["max_steps"]
-    allowed = min(model["max_steps"], limit)
+    allowed = qlearning.step_limit(worlds[0], model["max_steps"])
     steps = min(allowed, 10_000)
     if steps < allowed:
         notes.append(f"{allowed} steps take too long: an episode ends after {steps}")
@@ -1039,9 +1052,7 @@ def train_and(args: argparse.Namespace, recipe: Model) -> None:
     done = f"The {'video' if records else 'package'} is in {place}"
     if records:
         score = qlearning.evaluate_model(env, model)
-        seed = qlearning.evaluation_seeds(model)[args.show_episode - 1]
-        table, steps = model["qtable"], model["max_steps"]
-        record_video(env, table, place, args.fps, max_steps=steps, seed=seed)
+        film_episode(model, env, place, args.fps, args.show_episode)
     elif args.command == "package":
         package_model(model, env, place, args.fps)
     else:
