@@ -1,490 +1,955 @@
-"""Film an agent, package it, push it to the Hugging Face Hub, load anybody's model safely.
+"""Film an agent, see it learn, package it, push it to the Hugging Face Hub, load any model.
 
-    python hub_utils.py record frozenlake replay.gif          an episode as a video
-    python hub_utils.py package taxi --folder my-taxi         all that a push would upload
-    python hub_utils.py push taxi --repo-id NAME/q-taxi       upload it (after `hf auth login`)
-    python hub_utils.py load NAME/REPO                        fetch, evaluate, show: any model
+    python hub_utils.py record frozenlake replay.gif              film an episode
+    python hub_utils.py record frozenlake learning.gif --learning film how it learns
+    python hub_utils.py record frozenlake values.png              draw its Q-table
+    python hub_utils.py package taxi                  build all that a push would upload
+    python hub_utils.py push taxi --repo-id NAME/q-taxi    upload it, after `hf auth login`
+    python hub_utils.py load NAME/REPO                     fetch any model and show it
 
-Vocabulary
-    model      the dictionary of the course: hyperparameters, env_id and the `qtable`
-    repo_id    NAME/REPO on the Hub: whose it is, and what it is called
-    card       the README.md of a repo: for people below, for the Hub's search on top
-    mark       the line in a card below which everything is its owner's
+A *model* is the dictionary of the Hugging Face course: hyperparameters, `env_id`, `qtable`.
+One principle holds everywhere: publish only what loads back. A model is written to its
+file first; what is scored, filmed and described is what anybody else gets from that file.
 """
 
+import argparse
+import contextlib
+import functools
+import json
+import math
+import os
+import pickle
+import pickletools
+import platform
+import re
+import reprlib
+import struct
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
 
-try:
-    import argparse
-    import contextlib
-    import hashlib
-    import inspect
-    import io
-    import json
-    import math
-    import os
-    import pickle
-    import platform
-    import re
-    import shutil
-    import struct
-    import subprocess
-    import tempfile
-    import time
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from dataclasses import dataclass
-    from numbers import Real
-    from pathlib import Path
-    from typing import Any
+import gymnasium as gym
+import huggingface_hub as hf
+import imageio.v2 as imageio
+import imageio_ffmpeg  # type: ignore[import-untyped,unused-ignore]
+import yaml  # type: ignore[import-untyped,unused-ignore]  # huggingface_hub brings it
+from huggingface_hub import errors
 
-    import gymnasium as gym
-    import huggingface_hub as hf
-    import imageio.v2 as imageio
-    import imageio_ffmpeg  # type: ignore[import-untyped, unused-ignore]
-    from gymnasium.envs.toy_text.frozen_lake import MAPS
-    from huggingface_hub import constants, errors, utils
-
-    import qlearning
-    from qlearning import Env, check_numbers, check_table, make_env, one_line
-except KeyboardInterrupt:  # Ctrl-C in the second that importing takes
-    if __name__ != "__main__":
-        raise
-    print("\nStopped by Ctrl-C.", file=sys.stderr)
-    sys.exit(130)
+import qlearning
+from qlearning import (
+    HYPERPARAMETERS,
+    Env,
+    Table,
+    check_table,
+    evaluate_model,
+    evaluation_seeds,
+    make_env,
+    rollout,
+)
 
 Model = dict[str, Any]
-hf_utils: Any = utils  # which does not tell mypy what is in it
-AnyPath = str | os.PathLike[str]
-
-
-def require(condition: object, message: str, kind: Any = ValueError) -> None:
-    """An error of this kind, with this message, unless the condition holds."""
-    if not condition:
-        raise kind(message)
-
-
-def note(text: str) -> None:
-    """Tell something on stderr, if anything can be written there."""
-    with contextlib.suppress(OSError):
-        print(f"note: {text}", file=sys.stderr)
+AnyPath = str | Path
 
 
 # ------------------ Film an episode ---------------------------------------------------
 def record_video(
     env: Env,
-    Qtable: list[list[float]],
+    Qtable: Table,
     out_directory: AnyPath,
     fps: float = 1,
     *,
     max_steps: int = 99,
     seed: int | None = None,
+    values: bool = False,
 ) -> Path:
-    """The path of a new .mp4 or .gif: one greedy episode, a frame before it and per step.
+    """Film one greedy episode: a frame before the first step, and one after each.
 
-    `out_directory` is the course's name for the path of the file. An older film stays until
-    the new one is whole. ValueError: this cannot be filmed. RuntimeError: no renderer, or
-    a broken encoder. OSError: the disk.
+    `out_directory` is the course's name for the path of the file, an .mp4 or a .gif.
+    With `values` the map of the Q-values is beside the game.
     """
     path = Path(out_directory).expanduser()
-    check_numbers({"max_steps": max_steps, "seed": seed})
-    check_table(env, Qtable)
     check_film(path, fps, env)
+    check_table(env, Qtable)
+
+    def frame(state: int) -> Any:
+        if not values:
+            return env.render()
+        picture = draw(env, values_to_show(env, Qtable, state))
+        return pixels(beside(env.render(), picture))
 
     state, _ = env.reset(seed=seed)
-    pictures = [picture(env)]
-    for _ in qlearning.rollout(env, Qtable, int(state), max_steps):
-        pictures.append(picture(env))
-    with arriving_whole(path.parent, path.name) as new:
-        write_film(new / path.name, pictures, float(fps))
+    frames = [frame(int(state))]
+    for _, _, _, new_state, _ in rollout(env, Qtable, state, max_steps):
+        frames.append(frame(new_state))
+    write_film(path, frames, fps)
     return path
 
 
-def film_episode(
-    model: Model, env: Env, path: Path, fps: float, episode: int = 1
-) -> None:
-    """Film one of the episodes that are scored, counted from 1."""
-    seed, steps = qlearning.evaluation_seeds(model)[episode - 1], model["max_steps"]
-    record_video(env, model["qtable"], path, fps, max_steps=steps, seed=seed)
-
-
 def check_film(path: Path, fps: float, env: Env) -> None:
-    """ValueError or RuntimeError if there can be no such film; draws a frame to know."""
-    is_film = path.suffix.lower() in (".mp4", ".gif") and not path.is_dir()
-    require(is_film, f"a video is a file that ends in .mp4 or .gif, not {path.name!r}")
-    in_range = isinstance(fps, Real) and type(fps) is not bool and 0.01 <= fps <= 100
-    require(in_range, f"fps must be from 0.01 to 100, not {fps!r}")
-    drawn = env.render_mode == "rgb_array"
-    require(drawn, 'to film, make the game with render_mode="rgb_array"')
-    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # SDL would swallow SIGTERM
-    has_screen = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}
-    if sys.platform == "linux" and not has_screen:
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL asks for a screen
-        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # and for a sound card
+    """ValueError if there can be no such film: to be known before training for it."""
+    if path.suffix.lower() not in (".mp4", ".gif"):
+        raise ValueError(f"a film is a file that ends in .mp4 or .gif, not {path.name}")
+    if not 0.01 <= fps <= 100:
+        raise ValueError(f"fps must be from 0.01 to 100, not {fps}")
+    if getattr(env, "render_mode", None) != "rgb_array":
+        raise ValueError('to film, make the game with render_mode="rgb_array"')
+    draw_without_a_screen()
     env.reset()
-    picture(env)
+    frame = env.render()  # without pygame Gymnasium says here what to install
+    if getattr(frame, "dtype", None) != "uint8" or frame.shape[2:] != (3,):
+        raise ValueError("render() must give a picture of height x width x 3 bytes")
 
 
-def picture(env: Env) -> Any:
-    """The environment as height x width x 3 bytes, in even sizes as yuv420p asks."""
-    try:
-        frame = env.render()
-    except gym.error.DependencyNotInstalled as error:
-        text = "the renderer is missing: pip install 'gymnasium[toy-text]'"
-        raise RuntimeError(text) from error
-    kind: Any = getattr(frame, "dtype", type(frame))
-    shape: list[int] = list(getattr(frame, "shape", []))
-    is_picture = kind == "uint8" and shape[2:] == [3] and min(shape) > 1
-    require(is_picture, f"render() gives no picture of bytes, but {kind} {shape}")
-    return frame[: shape[0] // 2 * 2, : shape[1] // 2 * 2]
+def write_film(path: Path, frames: list[Any], fps: float) -> None:
+    """Write a film whole or not at all: an older one stays until the new one is there."""
+    if path.suffix.lower() == ".gif" and len(frames) / fps > 655:
+        raise ValueError("a .gif of over 655 seconds: take a larger --fps, or an .mp4")
+    with tempfile.TemporaryDirectory(dir=nearest_folder(path.parent)) as folder:
+        film = Path(folder, "film" + path.suffix.lower())
+        if film.suffix == ".gif":
+            imageio.mimwrite(film, frames, duration=1000 / fps, loop=0)
+        else:
+            # H.264 needs even sizes; "faststart" lets a page play while it still loads.
+            how: Any = {"macro_block_size": 2}
+            how["output_params"] = ["-movflags", "+faststart"]
+            imageio.mimwrite(film, frames, fps=fps, **how)
+            written, _ = imageio_ffmpeg.count_frames_and_secs(str(film))
+            if written != len(frames):
+                raise RuntimeError(f"ffmpeg wrote {written} of {len(frames)} frames")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        film.replace(path)
 
 
-def write_film(path: Path, pictures: list[Any], fps: float) -> None:
-    """Write the pictures as one film; RuntimeError if what was written is not whole."""
-    sizes = {picture.shape for picture in pictures}
-    require(len(sizes) == 1, "render() changes the picture's size")
-    if path.suffix.lower() == ".gif":
-        how: Any = {"format": "GIF", "duration": 1000 / fps, "loop": 0}
-        gif: Any = imageio.mimwrite("<bytes>", pictures, **how)
-        path.write_bytes(gif)
-        return
-    height, width, _ = sizes.pop()
-    raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -"
-    # H.264 in yuv420p is what every browser plays.
-    codec = "-v error -c:v libx264 -pix_fmt yuv420p -movflags +faststart"
-    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    command = [ffmpeg, *f"{raw} {codec}".split(), f"file:{path}"]
-    content = b"".join(picture.tobytes() for picture in pictures)
-    # Not by imageio, which does not look at how ffmpeg ended.
-    ended = subprocess.run(command, check=False, input=content, capture_output=True)
-    said = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    reason = said or f"exit code {ended.returncode}"
-    if ended.returncode == 0:
-        reason, written = "pictures are missing", None
-        with contextlib.suppress(RuntimeError):  # it cannot even be read
-            written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
-        if written == len(pictures):
-            return
-    raise RuntimeError(f"ffmpeg did not finish {path.name}: {reason}")
+def nearest_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists; OSError if it takes no files."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    with tempfile.TemporaryFile(dir=there):
+        return there.resolve()
 
 
-@contextlib.contextmanager
-def arriving_whole(folder: Path, name: str) -> Iterator[Path]:
-    """A new folder to write in; at the end all that is in it moves to `folder`, or nothing.
+# ------------------ Draw a Q-table ----------------------------------------------------
+# Each place of a map is a square of four triangles, one for each move. Its shade and its
+# number say Q(s,a), a small arrow marks the greedy action. A triangle that was never
+# tried has no shade.
+class Move(NamedTuple):
+    """Where a move is drawn, in shares of the square: (0, 0) is its top left corner."""
 
-    Whoever writes the same `name` meanwhile waits. One renaming decides: after a kill the
-    next to come here removes what was not ready, and moves what was.
+    triangle: list[tuple[float, float]]
+    number: tuple[float, float]  # the middle of the number
+    room: float  # how wide the number may be
+    arrow: list[tuple[float, float]]
+
+
+LEFT = Move(
+    triangle=[(0, 0), (0, 1), (0.5, 0.5)],
+    number=(0.155, 0.5),
+    room=0.3,
+    arrow=[(0.295, 0.5), (0.35, 0.44), (0.35, 0.56)],
+)
+RIGHT = Move(
+    triangle=[(1, 0), (1, 1), (0.5, 0.5)],
+    number=(0.845, 0.5),
+    room=0.3,
+    arrow=[(0.705, 0.5), (0.65, 0.44), (0.65, 0.56)],
+)
+UP = Move(
+    triangle=[(0, 0), (1, 0), (0.5, 0.5)],
+    number=(0.5, 0.12),
+    room=0.5,
+    arrow=[(0.5, 0.22), (0.44, 0.275), (0.56, 0.275)],
+)
+DOWN = Move(
+    triangle=[(0, 1), (1, 1), (0.5, 0.5)],
+    number=(0.5, 0.88),
+    room=0.5,
+    arrow=[(0.5, 0.78), (0.44, 0.725), (0.56, 0.725)],
+)
+MOVES = {"LEFT": LEFT, "RIGHT": RIGHT, "UP": UP, "DOWN": DOWN}
+MOVES |= {"WEST": LEFT, "EAST": RIGHT, "NORTH": UP, "SOUTH": DOWN}
+PAPER, INK, GREY, ORANGE = (252, 252, 249), (38, 42, 50), (150, 152, 156), (213, 94, 0)
+WHITE, BLUE = (255, 255, 255), (44, 127, 184)
+# From bad to good, from pale to dark: told apart by colour-blind eyes as well.
+SHADES = [(255, 247, 200), (161, 218, 180), (65, 182, 196), BLUE, (37, 52, 148)]
+ENDS = {"H": (205, 205, 205), "C": (205, 205, 205), "G": (240, 200, 90)}
+
+
+class Place(NamedTuple):
+    """A place of the map, and the state that it stands for."""
+
+    x: int
+    y: int
+    letter: str
+    state: int
+
+
+class Cell(NamedTuple):
+    """How the value of an action is drawn."""
+
+    value: float
+    shade: Any  # None if the action was never tried
+    is_greedy: bool
+
+
+@dataclass
+class Values:
+    """What a picture shows of a Q-table."""
+
+    state: int  # the state of the moment
+    rows: dict[int, list[float]]  # the rows of all states in the picture
+    tried: set[tuple[int, int]]  # the pairs of state and action that were tried
+    low: float  # the value of the palest shade
+    high: float  # and of the darkest
+
+    def cells(self, state: int) -> list[Cell]:
+        """The cells of one state. Only if not all are equal, the best ones are greedy."""
+        row = self.rows[state]
+        best = max(row) if max(row) - min(row) > 1e-9 else math.inf
+        return [
+            Cell(
+                q, self.shade(q) if (state, a) in self.tried else None, q > best - 1e-9
+            )
+            for a, q in enumerate(row)
+        ]
+
+    def shade(self, value: float) -> list[int]:
+        """The colour of a value, between two of the SHADES."""
+        share = (value - self.low) / (self.high - self.low)
+        position = min(max(share, 0.0), 1.0) * (len(SHADES) - 1)
+        i = min(int(position), len(SHADES) - 2)
+        pale, dark = SHADES[i], SHADES[i + 1]
+        return [round(p + (d - p) * (position - i)) for p, d in zip(pale, dark)]
+
+
+def draw_values(
+    env: Env, Qtable: Table, *, state: int | None = None, initial_value: float = 0.0
+) -> Any:
+    """A Q-table as a picture, height x width x 3 bytes: on the map if there is one.
+
+    A taxi's map is that of the passenger and destination in `state`, by default the state
+    of the moment. A game without a map shows the Q-values of that state as bars. A table
+    does not say what was tried: rows that are as at the start were not, nor were single
+    cells that still have an optimistic `initial_value`.
     """
+    check_table(env, Qtable)
+    moment = getattr(qlearning.game_of(env), "s", 0) if state is None else state
+    return pixels(draw(env, values_to_show(env, Qtable, int(moment), initial_value)))
 
-    def move_in() -> None:
-        for file in ready.iterdir() if ready.is_dir() else ():
-            os.replace(file, folder / file.name)
-        for left in (ready, unfinished):
-            shutil.rmtree(left, ignore_errors=True)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished, ready = folder / f".{name}.unfinished", folder / f".{name}.ready"
-    here = hashlib.sha256(os.fsencode(f"{Path.home()} {ready.resolve()}")).hexdigest()
-    with hf_utils.WeakFileLock(Path(tempfile.gettempdir(), f"{here}.lock")):
-        move_in()
-        unfinished.mkdir()
-        try:
-            yield unfinished
-            os.replace(unfinished, ready)
-        finally:
-            move_in()
+def values_to_show(
+    env: Env, Qtable: Table, state: int, initial_value: float = 0.0
+) -> Values:
+    """What a finished table has to show."""
+    tried = {
+        (s, a)
+        for s, row in enumerate(Qtable)
+        for a, q in enumerate(row)
+        if q != initial_value or (initial_value == 0 and any(row))
+    }
+    return values_of(env, Qtable, state, tried)
+
+
+def values_of(
+    env: Env, Qtable: Table, state: int, tried: set[tuple[int, int]]
+) -> Values:
+    """The rows of the map, or of this state alone, and shades that suit them."""
+    states = [place.state for place in places(env, state)] or [state]
+    rows = {s: [float(q) for q in Qtable[s]] for s in states}
+    tried = {(s, a) for s, a in tried if s in rows}
+    known = {s for s, _ in tried}
+    best = [
+        max(rows[s][a] for a in range(len(rows[s])) if (s, a) in tried) for s in known
+    ]
+    low, high = min(best, default=0.0), max(best, default=1.0)
+    low = min(low, 0.0) if high > 0 else low
+    return Values(state, rows, tried, low, high if high > low else low + 1)
+
+
+def places(env: Env, state: int) -> list[Place]:
+    """All places of the map; for a taxi with the passenger and destination of `state`."""
+    rows, taxi = qlearning.map_of(env), None
+    if qlearning.known_game(env) == "taxi":
+        rows, taxi = (
+            ["R   G", "     ", "     ", "     ", "Y  B "],
+            qlearning.game_of(env),
+        )
+        _, _, passenger, destination = taxi.decode(state)
+    all_places: list[Place] = []
+    for y, row in enumerate(rows):
+        for x, letter in enumerate(row):
+            here = len(all_places)
+            if taxi:
+                here = int(taxi.encode(y, x, passenger, destination))
+            all_places.append(Place(x, y, letter, here))
+    return all_places
+
+
+def draw(env: Env, values: Values) -> Any:
+    """The map with a row of the table in each place; bars for a game without a map."""
+    names, all_places = qlearning.action_names(env), places(env, values.state)
+    if not all_places:
+        return draw_bars(values, names)
+    is_taxi = qlearning.known_game(env) == "taxi"
+    columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
+    size = 120 if columns <= 5 else 92
+    image = canvas(columns * size, rows * size)
+    for x, y, letter, state in all_places:
+        square = image.subsurface((x * size, y * size, size, size))
+        if letter in ENDS and not is_taxi:
+            square.fill(ENDS[letter])
+            write(square, letter, (0.5, 0.5), size // 2)
+        else:
+            draw_place(square, values.cells(state), names)
+            if letter not in "F ":
+                write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
+        color, thick = (ORANGE, 5) if state == values.state else (GREY, 1)
+        pygame().draw.rect(square, color, square.get_rect(), thick)
+    return draw_taxi(env, image, values.state) if is_taxi else image
+
+
+def draw_place(square: Any, cells: list[Cell], names: list[str]) -> None:
+    """The values of one state: its moves as triangles, its other actions as buttons."""
+    buttons = [action for action, name in enumerate(names) if name.upper() not in MOVES]
+    for cell, name in zip(cells, names):
+        if name.upper() in MOVES:
+            draw_move(square, cell, MOVES[name.upper()])
+    for i, action in enumerate(buttons):
+        top = 0.5 + 0.15 * (i - len(buttons) / 2)
+        draw_button(square, cells[action], names[action], top)
+
+
+def draw_move(square: Any, cell: Cell, move: Move) -> None:
+    """A triangle with a number, and with an arrow if the move is greedy."""
+    size = square.get_width()
+    color = cell.shade or PAPER
+    triangle = [(x * size, y * size) for x, y in move.triangle]
+    pygame().draw.polygon(square, color, triangle)
+    pygame().draw.aalines(square, GREY, True, triangle)
+    if cell.is_greedy:
+        arrow = [(x * size, y * size) for x, y in move.arrow]
+        pygame().draw.polygon(square, ink_on(color), arrow)
+    write_value(square, cell, move.number, move.room)
+
+
+def draw_button(square: Any, cell: Cell, name: str, top: float) -> None:
+    """A box with a letter and a number, and with a thick frame if the action is greedy."""
+    size = square.get_width()
+    box = [round(share * size) for share in (0.36, top, 0.28, 0.15)]
+    pygame().draw.rect(square, cell.shade or PAPER, box)
+    pygame().draw.rect(square, INK if cell.is_greedy else GREY, box, 1 + cell.is_greedy)
+    write_value(square, cell, (0.5, top + 0.075), 0.27, name[0] + " ")
+
+
+def write_value(
+    square: Any, cell: Cell, center: tuple[float, float], room: float, before: str = ""
+) -> None:
+    """The number with as many decimals as fit; of what was never tried none, or grey.
+
+    (Grey is an optimistic start: nothing was learned there, but it is not 0.)
+    """
+    if cell.shade is None and cell.value == 0:
+        return
+    color, size = ink_on(cell.shade) if cell.shade else GREY, square.get_width()
+    ways = [(2, size // 6), (1, size // 6), (0, size // 6), (0, size // 8)]
+    for decimals, letter_size in ways if cell.value else ways[2:]:
+        text = f"{before}{cell.value:.{decimals}f}"
+        if font(letter_size).size(text)[0] <= room * size:
+            break
+    write(square, text, center, letter_size, color)
+
+
+def draw_taxi(env: Env, image: Any, state: int) -> Any:
+    """A taxi's map with its walls, and under it who wants to go where."""
+    taxi, size = qlearning.game_of(env), image.get_width() // 5
+    for y in range(5):
+        for x in range(4):
+            if taxi.desc[y + 1, 2 * x + 2] == b"|":
+                wall = (x + 1) * size - 3, y * size, 6, size
+                pygame().draw.rect(image, INK, wall)
+    _, _, passenger, destination = taxi.decode(state)
+    where = ["at R", "at G", "at Y", "at B", "in the taxi"][passenger]
+    about = f"passenger {where}, to {'RGYB'[destination]};  p pickup, d dropoff"
+    return stacked(image, line_of_text(about, image.get_width()))
+
+
+def draw_bars(values: Values, names: list[str]) -> Any:
+    """The values of the state of the moment as bars, for a game that has no map."""
+    cells = values.cells(values.state)
+    shown = sorted(sorted(range(len(cells)), key=lambda a: -cells[a].value)[:12])
+    image = canvas(480, 40 * len(shown))
+    for i, action in enumerate(shown):
+        cell = cells[action]
+        row = image.subsurface((0, 40 * i, 480, 40))
+        write(row, names[action][:12], (0.15, 0.5), 24)
+        share = (cell.value - values.low) / (values.high - values.low)
+        if cell.shade:
+            bar = 140, 6, 240 * min(max(share, 0.01), 1.0), 28
+            pygame().draw.rect(row, cell.shade, bar)
+            pygame().draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
+        write(row, f"{cell.value:.2f}" if cell.shade else "?", (0.9, 0.5), 24)
+    return image
+
+
+def write(
+    image: Any,
+    text: str,
+    center: tuple[float, float],
+    size: int,
+    color: Any = INK,
+    background: Any = None,
+) -> None:
+    """The text in the picture, its middle at a share of width and height."""
+    letters = font(size).render(text, True, color, background)
+    x, y = center[0] * image.get_width(), center[1] * image.get_height()
+    image.blit(letters, letters.get_rect(center=(x, y)))
+
+
+def ink_on(color: Sequence[int]) -> Any:
+    """Dark ink on pale colours, white ink on dark ones."""
+    return INK if sum(color) > 390 else WHITE
+
+
+def draw_without_a_screen() -> None:
+    """Let pygame draw on a server, where it would look for a screen and a sound card."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+
+@functools.cache
+def pygame() -> Any:
+    """pygame, which comes with gymnasium[toy-text]; imported once somebody draws."""
+    draw_without_a_screen()
+    import pygame
+
+    pygame.font.init()
+    return pygame
+
+
+@functools.cache
+def font(size: int) -> Any:
+    """The font that pygame brings, so that pictures look the same everywhere."""
+    return pygame().font.Font(None, size)
+
+
+def canvas(width: int, height: int) -> Any:
+    """An empty picture."""
+    image = pygame().Surface((width, height))
+    image.fill(PAPER)
+    return image
+
+
+def pixels(image: Any) -> Any:
+    """A picture as height x width x 3 bytes."""
+    return pygame().surfarray.array3d(image).swapaxes(0, 1)
+
+
+def line_of_text(text: str, width: int) -> Any:
+    """A line of a picture."""
+    image = canvas(width, 40)
+    image.blit(font(26).render(text, True, INK), (8, 12))
+    return image
+
+
+def stacked(*images: Any) -> Any:
+    """Pictures, one below the other."""
+    whole = canvas(images[0].get_width(), sum(image.get_height() for image in images))
+    top = 0
+    for image in images:
+        whole.blit(image, (0, top))
+        top += image.get_height()
+    return whole
+
+
+def beside(frame: Any, picture: Any) -> Any:
+    """The game's own frame left of a picture, or above it where the picture is wide."""
+    height, width, _ = frame.shape
+    game = pygame().image.frombuffer(frame.tobytes(), (width, height), "RGB")
+    across, down = picture.get_size()
+    if across > 1.5 * down:
+        size = across, height * across // width
+        return stacked(pygame().transform.smoothscale(game, size), picture)
+    size = width * down // height, down
+    whole = canvas(size[0] + 12 + across, down)
+    whole.blit(pygame().transform.smoothscale(game, size), (0, 0))
+    whole.blit(picture, (size[0] + 12, 0))
+    return whole
+
+
+# ------------------ Film the learning itself ------------------------------------------
+class Snapshot(NamedTuple):
+    """The table after an episode."""
+
+    episode: int
+    epsilon: float
+    V: list[float]  # the values of the states in the picture
+    values: Values
+
+
+def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
+    """Film how a recipe's table is learned, with the game and the mean score so far.
+
+    It is the very learning that is not filmed: the same seed, the same table, bit for bit.
+    """
+    path = Path(path).expanduser()
+    env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
+    camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    check_film(path, fps, camera)
+    state = int(camera.reset(seed=evaluation_seeds(recipe)[0])[0])
+    sizes = qlearning.table_size(env)
+    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
+    tried: set[tuple[int, int]] = set()
+    scores: list[float] = []
+    snapshots: list[Snapshot] = []
+
+    states = [place.state for place in places(camera, state)] or [state]
+
+    def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
+        scores.append(score)
+        tried.update((step[0], step[1]) for step in env.steps)
+        V = [round(max(Qtable[s]), 2) for s in states]  # as exact as it is seen
+        is_last = episode + 1 == recipe["n_training_episodes"]
+        if not snapshots or is_last or V != snapshots[-1].V:
+            now = values_of(camera, Qtable, state, tried)
+            snapshots.append(Snapshot(episode, epsilon, V, now))
+
+    qlearning.learn(env, recipe, Qtable, on_episode=watch)
+    means, last, game = moving_means(scores), snapshots[-1].values, camera.render()
+    frames = []
+    for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
+        values = snapshot.values
+        values.low, values.high = last.low, last.high  # one scale for the whole film
+        picture = beside(game, draw(camera, values))
+        width = picture.get_width()
+        about = f"episode {snapshot.episode + 1:,}   epsilon {snapshot.epsilon:.2f}"
+        mean = means[snapshot.episode]
+        caption = line_of_text(f"{about}   mean score {mean:.2f}", width)
+        draw_scale(caption, last)
+        curve = draw_curve(means, snapshot.episode, width)
+        frames.append(pixels(stacked(picture, caption, curve)))
+    write_film(path, frames, fps)
+    return path
+
+
+def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
+    """At most so many of them: all of the first ones, then farther and farther apart."""
+    left_out = max(0, len(snapshots) - most)
+    most = len(snapshots) - left_out
+    ends = [k + round(left_out * (k / max(1, most - 1)) ** 3) for k in range(most)]
+    return [snapshots[i] for i in ends]
+
+
+def moving_means(scores: list[float]) -> list[float]:
+    """After each episode the mean score of the last ones, a fiftieth of all of them."""
+    window = max(1, len(scores) // 50)
+    means, total = [], 0.0
+    for i, score in enumerate(scores):
+        total += score - (scores[i - window] if i >= window else 0.0)
+        means.append(total / min(i + 1, window))
+    return means
+
+
+def draw_scale(caption: Any, values: Values) -> None:
+    """What the shades mean, at the right end of a line."""
+    right = caption.get_width() - 70
+    for x in range(100):
+        value = values.low + (values.high - values.low) * x / 99
+        top, bottom = (right - 100 + x, 10), (right - 100 + x, 30)
+        pygame().draw.line(caption, values.shade(value), top, bottom)
+    for text, x in (
+        (f"{values.low:.4g}", right - 135),
+        (f"{values.high:.4g}", right + 35),
+    ):
+        write(caption, text, (x / caption.get_width(), 0.5), 22)
+
+
+def draw_curve(means: list[float], episode: int, width: int) -> Any:
+    """The mean scores up to an episode; the scale is that of the whole training."""
+    image, left, right = canvas(width, 110), 70, width - 12
+    low, high = min(means), max(means)
+
+    def point(i: int) -> tuple[float, float]:
+        share = (means[i] - low) / (high - low or 1)
+        return left + (right - left) * i / len(means), 96 - 82 * share
+
+    for value, y in (low, 96), (high, 14):
+        pygame().draw.line(image, GREY, (left, y), (right, y))
+        write(image, f"{value:.4g}", (left / 2 / width, y / 110), 22)
+    shown = [*range(0, episode, max(1, len(means) // 400)), episode]
+    points = [point(i) for i in shown]
+    pygame().draw.lines(image, BLUE, False, [points[0], *points], 3)
+    pygame().draw.circle(image, ORANGE, points[-1], 5)
+    return image
 
 
 # ------------------ Read a pickle without running it ----------------------------------
-# A pickle is a program for a small machine with a stack of values and a memo of values to
-# use again. Its instructions push numbers and texts and gather them into lists; they may
-# also import any function and call it. `pickle.load` obeys, so a stranger's model could
-# delete your files. Here is Python's own machine (as pickle.py spells it out) without its
-# hands: it knows only the instructions that a model needs, an import leaves no more than a
-# name on the stack, and the few calls that make NumPy's arrays are done in plain Python.
-MAX_BYTES, MAX_VALUES = 10_000_000, 550_000  # of a pickle
-MAX_DEPTH, MAX_TEXT, MAX_KEY = 6, 10_000, 100  # of what is in it
-# What the machine says of a program that it cannot obey.
-DAMAGES = (pickle.UnpicklingError, struct.error, LookupError, TypeError, AttributeError)
+# A pickle is a program for a small machine with a stack. Most of its instructions push a
+# number or a text, or gather what lies on the stack into a list or a dictionary. Two are
+# dangerous: GLOBAL imports any function, REDUCE calls it. `pickle.load` obeys, so the
+# file of somebody you do not know could delete yours. Here is the same machine without
+# hands: an import pushes no more than a name, and instead of a call it pushes a note of
+# the call. Notes of NumPy's arrays become lists afterwards, all others are refused.
+# To look at such a program yourself: python -m pickletools -a q-learning.pkl
+MAX_BYTES = 5_000_000  # a table of 65,536 x 4 has 2,800,000, Taxi's 34,000
+MAX_INSTRUCTIONS = 600_000  # that table has 530,000
+MAX_VALUES = (
+    500_000  # numbers and letters: "ten of ten of ten ..." takes few instructions
+)
+MAX_DEPTH = 8
+PUSHES = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BYTEARRAY8"}
+PUSHES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+SHORT_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# All that an array of NumPy's imports. (NumPy 2 says numpy._core for numpy.core.)
+NUMPY_NAMES = {
+    "numpy dtype",
+    "numpy ndarray",
+    "numpy.core.multiarray _reconstruct",
+    "numpy.core.multiarray scalar",
+    "numpy.core.numeric _frombuffer",
+    "_codecs encode",
+}
+
+
+@dataclass
+class Call:
+    """A call that a pickle asks for, and that nobody makes."""
+
+    function: str
+    arguments: list[Any]
+    state: Any = None  # what the new object would be told about itself
 
 
 def read_pickle(data: bytes) -> Any:
-    """What a pickle holds, in plain Python; ValueError for all that no model needs."""
-    require(len(data) <= MAX_BYTES, "more bytes than any Q-table needs")
-    is_pointer = data.startswith(b"version https://git-lfs")
-    require(not is_pointer, "a Git LFS pointer, not the file itself")
-    try:
-        return plain(Machine(Program(data)).load())
-    except DAMAGES as error:
-        kind = type(error).__name__
-        text = f"a damaged pickle, or one with what no model needs ({kind})"
-        raise ValueError(text) from None
+    """What a pickle builds, with a Call where it would have called something."""
+    stack: list[Any] = []
+    marks: list[int] = []  # how high the stack was when a list or dictionary began
+    memo: dict[int, Any] = {}  # values to use again
+
+    def pop(size: int) -> list[Any]:
+        start = len(stack) - size
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    def pop_to_mark() -> list[Any]:
+        return pop(len(stack) - marks.pop())
+
+    def allowed(name: str) -> str:
+        name = name.replace("numpy._core", "numpy.core")
+        if name not in NUMPY_NAMES:
+            raise ValueError(f"it would import {short(name.replace(' ', '.'))}")
+        return name
+
+    program: Any = pickletools.genops(data)
+    for number, (instruction, argument, _) in enumerate(program):
+        if number > MAX_INSTRUCTIONS:
+            raise ValueError(f"more than {MAX_INSTRUCTIONS:,} instructions")
+        match instruction.name:
+            case "PROTO" | "FRAME":
+                pass
+            case name if name in PUSHES:
+                stack.append(argument)
+            case name if name in CONSTANTS:
+                stack.append(CONSTANTS[name])
+            case name if name in SHORT_TUPLES:  # for a tuple a list will do
+                stack.append(pop(SHORT_TUPLES[name]))
+            case "TUPLE":
+                stack.append(pop_to_mark())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "APPEND":
+                item = stack.pop()
+                stack[-1].append(item)
+            case "APPENDS":
+                items = pop_to_mark()
+                stack[-1].extend(items)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "SETITEM":
+                key, item = pop(2)
+                stack[-1][key] = item
+            case "SETITEMS":
+                items = pop_to_mark()
+                stack[-1].update(zip(items[::2], items[1::2]))
+            case "MARK":
+                marks.append(len(stack))
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                stack.append(allowed(argument))
+            case "STACK_GLOBAL":
+                stack.append(allowed(" ".join(pop(2))))
+            case "REDUCE":
+                function, arguments = pop(2)
+                stack.append(Call(function, arguments))
+            case "BUILD":
+                state = stack.pop()
+                stack[-1].state = state
+            case "STOP":
+                return stack.pop()
+            case name:
+                raise ValueError(f"a model needs no {name} (protocols 2 to 5 are read)")
 
 
-class Program(io.BytesIO):
-    """The bytes of a pickle, and an error where more are asked for than there are."""
-
-    def read(self, size: Any = None) -> bytes:
-        data = super().read(size)
-        require(len(data) == size, "not a pickle, or one that is cut off")
-        return data
-
-
-@dataclass(eq=False)
-class Part:
-    """What stands for a part of NumPy's arrays: a function, a dtype or an array."""
-
-    kind: str
-    content: Any = None  # a dtype's letters for `struct`, an array's numbers
-    size: int = 0  # of an array with its numbers: what work it is
+# NumPy writes the array [[0.5, 1.0]] as two instructions, here with their arguments:
+#     REDUCE  _reconstruct(ndarray, (0,), b"b")              make an empty array, and
+#     BUILD   (1, (1, 2), dtype("f8"), False, b"...")        tell it what it is:
+# a version, 1 row x 2 columns, numbers of 8 bytes, not column by column, the 16 bytes.
+# NumPy's names of numbers, and the letters that `struct` has for them:
+LETTERS = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
+LETTERS |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
+BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 
 
-NUMPY_NAMES = r"numpy (dtype|ndarray)|numpy\._?core\.multiarray (_reconstruct|scalar)"
-NUMPY_NAMES += r"|numpy\._?core\.numeric _frombuffer|_codecs encode"  # _core: NumPy 2
-
-
-class Machine(pickle._Unpickler):
-    """Python's machine for pickles; its table `dispatch` says what an instruction does."""
-
-    left = MAX_VALUES
-
-    def work(self, amount: int) -> None:
-        """Count what has been done: instructions, numbers, or what is as much work."""
-        self.left -= amount
-        if self.left < 0:
-            raise ValueError("more values than any Q-table needs")
-
-    def find_class(self, module: str, name: str) -> Part:
-        """What stands for a part of NumPy's arrays; any other import is refused."""
-        self.work(10)
-        is_part = re.fullmatch(NUMPY_NAMES, f"{module} {name}")
-        text = ascii(f"{module[:80]}.{name[:80]}")[1:-1]  # fit for a terminal
-        require(is_part, f"it would import {text}")
-        return Part(name)
-
-
-INSTRUCTIONS = """
-    PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
-    FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8
-    EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE
-    TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
-    GLOBAL STACK_GLOBAL REDUCE BUILD
-"""
-NUMBERS = dict.fromkeys(["GET", "PUT"], rb"\d{1,9}\n")  # where a line is a number
-NUMBERS |= dict.fromkeys(["INT", "LONG"], rb"-?\d{1,20}L?\n")
-NUMBERS["FLOAT"] = rb"-?\d{1,17}(\.\d{1,17})?(e-\d{1,3}|e\+\d\d)?\n"
-KEYS = {"SETITEM": slice(-2, -1)}  # where on the stack the keys of a dictionary are
-KEYS |= dict.fromkeys(["SETITEMS", "DICT"], slice(None, None, 2))
-
-
-def bounded(name: str) -> Callable[[Any], None]:
-    """An instruction as Python obeys it, once its keys, numbers and work are checked."""
-    obey = pickle._Unpickler.dispatch[ord(getattr(pickle, name))]
-
-    def instruction(machine: Any) -> None:
-        machine.work(1)
-        if name in KEYS:
-            keys = machine.stack[KEYS[name]]  # to look up nested ones can take ages
-            short = all(type(key) is str and len(key) <= MAX_KEY for key in keys)
-            require(short, "a dictionary with a key that is not a short text")
-        if name in NUMBERS:  # of which to read a long one could take ages
-            line, readline = machine.readline(), machine.readline
-            require(re.fullmatch(NUMBERS[name], line), "a number that is none")
-            machine.readline = lambda: line
-            obey(machine)
-            machine.readline = readline
-        elif name in ("REDUCE", "BUILD"):
-            given = machine.stack.pop()
-            made = machine.stack[-1] = called(name, machine.stack[-1], given)
-            machine.work(10 + (made.size if type(made) is Part else len(made) // 8))
-        else:
-            obey(machine)
-
-    return instruction
-
-
-Machine.dispatch = {ord(getattr(pickle, n)): bounded(n) for n in INSTRUCTIONS.split()}
-Machine.dispatch[ord(pickle.BYTEARRAY8)] = bounded("BINBYTES8")  # bytes will do
-
-
-DTYPES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
-DTYPES |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}  # NumPy's: struct's
-ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
-
-
-def called(name: str, what: Any, given: Any) -> Any:
-    """What a call makes (REDUCE), or what is told about it after that (BUILD)."""
-    exact = type(given) is tuple and float not in map(type, given)  # 1.0 is no 1
-    require(exact, "a call with arguments that it cannot have")
-    match name, what, *given:
-        case "REDUCE", Part("encode"), str() as text, "latin1":
-            return text.encode("latin1")  # bytes, as protocols 0 to 2 write them
-        case "REDUCE", Part("dtype"), str() as code, False | 0, True | 1:
-            return Part("letter", DTYPES[code])
-        case "BUILD", Part("letter"), 3, str() as order, None, None, None, -1, -1, 0:
-            what.kind, what.content = "letters", ORDERS[order] + "{}" + what.content
-            return what
-        case "REDUCE", Part("_reconstruct"), Part("ndarray"), (int(0),), b"b":
-            return Part("array")
-        case "BUILD", Part("array", None), 1, shape, dtype, order, bytes() as data:
-            return filled(what, shape, dtype, order, data)
-        case "REDUCE", Part("scalar"), dtype, bytes() as data:
-            return filled(Part("array"), (), dtype, False, data)
-        case "REDUCE", Part("_frombuffer"), data, dtype, shape, "C" | "F" as order:
-            return filled(Part("array"), shape, dtype, order == "F", data)
-    raise ValueError("a call that makes no part of an array")
-
-
-def filled(array: Part, shape: Any, dtype: Any, by_columns: Any, data: Any) -> Part:
-    """The array with its numbers, in rows, read from the bytes with `struct`."""
-    kinds = [type(part) for part in (shape, dtype, by_columns)]
-    require(kinds == [tuple, Part, bool], "an array of unknown parts")
-    sizes = [size for size in shape if type(size) is int and 0 <= size <= MAX_VALUES]
-    require(len(sizes) == len(shape) <= 2, "an array of an unknown or too large shape")
-    array.size = math.prod(size + 1 for size in sizes)  # empty rows are work as well
-    numbers = struct.unpack(dtype.content.format(math.prod(sizes)), data)
-    array.content = numbers if sizes else numbers[0]
-    if len(sizes) == 2:
-        rows, columns = sizes
-        cuts = [slice(row * columns, (row + 1) * columns) for row in range(rows)]
-        if by_columns:
-            cuts = [slice(row, None, rows) for row in range(rows)]
-        array.content = [numbers[cut] for cut in cuts]
-    return array
+def array_of_call(call: Call) -> Any:
+    """The rows, the row or the number that a note of one of NumPy's calls describes."""
+    shape: list[int] = []
+    by_columns = False
+    match call.function.split()[1], call.arguments, call.state:
+        case "_reconstruct", _, [1, shape, dtype, by_columns, data]:
+            pass
+        case "_frombuffer", [data, dtype, shape, order], _:
+            by_columns = order == "F"
+        case "scalar", [dtype, data], _:
+            pass
+        case name, _, _:
+            raise ValueError(f"it would call {short(name)}")
+    if isinstance(data, Call):  # protocol 2 has a text in place of the bytes
+        data = data.arguments[0].encode("latin1")
+    kind, byte_order = dtype.arguments[0], dtype.state[1]  # "f8" and "<", say
+    count = len(data) // int(kind[1])
+    if count > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES:,} values")
+    numbers = struct.unpack(f"{BYTE_ORDERS[byte_order]}{count}{LETTERS[kind]}", data)
+    match shape:
+        case [] if count == 1:
+            return numbers[0]
+        case [length] if length == count:
+            return list(numbers)
+        case [rows, columns] if rows * columns == count > 0:
+            if by_columns:
+                return [list(numbers[row::rows]) for row in range(rows)]
+            starts = range(0, count, columns)
+            return [list(numbers[start : start + columns]) for start in starts]
+    raise ValueError("an array that is no table")
 
 
 def plain(value: Any) -> Any:
-    """A copy in plain Python, small enough for a model; ValueError for anything else."""
+    """A copy in plain Python, arrays as lists; ValueError for what no model needs."""
     left = MAX_VALUES
 
     def copy(value: Any, depth: int) -> Any:
         nonlocal left
-        left -= 1
-        if left < 0 or depth > MAX_DEPTH:  # also what ends a list in itself
+        left -= 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
+        if left < 0 or depth > MAX_DEPTH:
             raise ValueError("more values, or deeper nested, than a model needs")
-        if type(value) is Part and value.size:
-            value = value.content
-        elif hasattr(value, "tolist"):
-            value = value.tolist()
         match value:
             case None | bool():
                 return value
             case float() if math.isfinite(value):
-                return value
+                return float(value)  # NumPy's become Python's
             case int() if value.bit_length() <= 64:
                 return value
-            case str() if len(value) <= MAX_TEXT:
-                return value
+            case str():
+                return str(value)
+            case bytes():  # the letters of a map that was copied from a lake
+                return value.decode("ascii")
             case list() | tuple():
                 return [copy(item, depth + 1) for item in value]
-            case dict():
-                return {key: copy(item, depth + 1) for key, item in value.items()}
-        raise ValueError(f"a {type(value).__name__} that no model needs")
+            case dict() if all(isinstance(key, str) for key in value):
+                left -= len("".join(value))
+                return {str(key): copy(item, depth + 1) for key, item in value.items()}
+            case Call():
+                return copy(array_of_call(value), depth)
+            case _ if hasattr(value, "tolist"):  # an array, or one of NumPy's numbers
+                return copy(value.tolist(), depth)
+        raise ValueError(f"a model needs nothing like {short(value)}")
 
     return copy(value, 0)
 
 
+def short(value: object) -> str:
+    """A value as a text that fits into a sentence, whatever it is."""
+    return reprlib.repr(value)[:100]
+
+
 # ------------------ Save and load -----------------------------------------------------
 def checked_model(model: Any) -> Model:
-    """The one door: a model, ours or a stranger's, of plain values; or ValueError."""
+    """A copy of a model in plain values; ValueError if it is no model.
+
+    Whether its table fits its game is seen when the game is made.
+    """
     model = plain(model)
-    is_model = type(model) is dict and type(model.get("env_id")) is str
-    require(is_model, "not a model: a dictionary with env_id and qtable is needed")
-    seeds, table = model.get("eval_seed", []), model.get("qtable")
-    whole = type(seeds) is list and all(type(n) is int and n >= 0 for n in seeds)
-    require(whole, "its eval_seed is not a list of whole numbers of 0 or more")
-    is_dict = type(model.get("env_kwargs", {})) is dict
-    require(is_dict, "its env_kwargs are no dictionary")
-    check_numbers(model)
-    is_table = type(table) is list and {type(row) for row in table} == {list}
-    require(is_table, "its qtable is not a list of rows")
-    even = len({len(row) for row in table}) == 1 and all(table)
-    require(even, "the rows of its qtable are not of one length")
-    numbers = {type(cell) for row in table for cell in row} <= {int, float}
-    require(numbers, "its qtable has a cell that is not a number")
-    return {**model, "qtable": [[float(cell) for cell in row] for row in table]}
+    if not (isinstance(model, dict) and isinstance(model.get("env_id"), str)):
+        raise ValueError("a model is a dictionary with env_id and qtable")
+    table = model.get("qtable")
+    if not (isinstance(table, list) and all(isinstance(row, list) for row in table)):
+        raise ValueError("its qtable is not a list of rows")
+    if len({len(row) for row in table}) != 1 or not table[0]:
+        raise ValueError("the rows of its qtable are not of one length")
+    if not all(isinstance(q, (int, float)) for row in table for q in row):
+        raise ValueError("its qtable has a cell that is no number")
+
+    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
+    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
+    kinds |= {"eval_seed": list, "env_kwargs": dict}
+    for name in kinds.keys() & model.keys():
+        if not isinstance(model[name], kinds[name]):
+            raise ValueError(f"its {name} cannot be {short(model[name])}")
+    steps, episodes = model.get("max_steps", 1), model.get("n_eval_episodes", 1)
+    qlearning.check_counts(episodes, steps)
+    if not 0 <= model.get("gamma", 0) <= 1:
+        raise ValueError(f"its gamma must be from 0 to 1, not {short(model['gamma'])}")
+    if not all(isinstance(n, int) and n >= 0 for n in model.get("eval_seed", [])):
+        raise ValueError("its eval_seed is no list of whole numbers from 0")
+    return {**model, "qtable": [[float(q) for q in row] for row in table]}
 
 
 def save_model(model: Model, path: AnyPath) -> Path:
-    """The path of the new file: a pickle of plain lists and numbers that imports nothing.
-
-    ValueError: this is no model, or larger than `load_model` reads. OSError: the disk.
-    """
-    path, data = Path(path).expanduser(), pickle.dumps(checked_model(model), 4)
-    read_pickle(data)
-    with arriving_whole(path.parent, path.name) as new:
-        (new / path.name).write_bytes(data)
+    """Pickle a model in plain lists and numbers: the file imports nothing."""
+    path = Path(path).expanduser()
+    data = pickle.dumps(checked_model(model), protocol=4)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{len(data):,} bytes, and load_model reads {MAX_BYTES:,}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
     return path
 
 
-def load_model(path: AnyPath, *, name: str = "") -> Model:
-    """The model in a file, by whomever: read, and never run.
+def load_model(path: AnyPath) -> Model:
+    """The model in a file or in a package's folder: its pickle is read and never run."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / "q-learning.pkl"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        data = path.read_bytes()
+        if data.startswith(b"version https://git-lfs"):
+            raise ValueError("a Git LFS pointer, not the file itself")
+        if not data.endswith(b"."):  # the last instruction of a pickle, STOP
+            raise ValueError("no pickle, or one that was cut off")
+        return checked_model(read_pickle(data))
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        reason = (
+            str(error) if type(error) is ValueError else f"damaged ({short(error)})"
+        )
+        raise ValueError(f"{path} is not a Q-learning model: {reason}") from None
 
-    ValueError: it is no model, and why (`name` is how to call it). OSError: the disk.
-    """
-    file = Path(path).expanduser()
-    try:  # the end of a pipe or a device may never come
-        require(file.is_file() or not file.exists(), "a folder, a device or a pipe")
-        with open(file, "rb") as content:
-            return checked_model(read_pickle(content.read(MAX_BYTES + 1)))
-    except ValueError as error:
-        text = f"{name or path} is not a Q-learning model: {one_line(error)}"
-        raise ValueError(text) from None
 
-
-GAME_ARGUMENTS = {"map_name", "desc", "is_slippery", "success_rate", "is_rainy"}
-GAME_ARGUMENTS |= {"fickle_passenger", "max_episode_steps"}
+# ------------------ Which game? -------------------------------------------------------
+def is_registered(env_id: str) -> bool:
+    """Whether this Gymnasium can make the game."""
+    return env_id in gym.registry or env_id in qlearning.OTHER_ID
 
 
 def game_arguments(model: Model) -> dict[str, Any]:
-    """What `make_env` needs besides the id: our env_kwargs, or the course's two keys."""
+    """The arguments of `make_env`: our env_kwargs, or the two keys that the course has."""
     course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
-    given = model.get("env_kwargs", course)
-    unread = "map_name" if given.get("desc") else ""  # Gymnasium looks at desc alone
-    return {k: v for k, v in given.items() if v is not None and k != unread}
-
-
-def is_ice_unknown(model: Model) -> bool:
-    """Whether it may be either lake, as in models that keep only the course's keys."""
-    is_lake, keys = model["env_id"] == "FrozenLake-v1", model.keys()
-    return is_lake and "env_kwargs" not in keys and model.get("slippery") is None
+    arguments = model.get("env_kwargs", course)
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
-    """The environment that the model was trained in; ValueError if its table cannot fit.
+    """The game that a model was trained in: a registered one, with plain arguments.
 
-    Only games that this Gymnasium knows, with harmless arguments: an id from a stranger
-    like "module:Game-v0" would import that module. What the model does not say is guessed
-    and told on stderr: the map by the size of the table, and ice, Gymnasium's default.
+    (An unknown id is not tried: for "module:Game-v0" `gym.make` would import a module.)
     """
-    env_id, arguments, table = model["env_id"], game_arguments(model), model["qtable"]
-    known = env_id in gym.registry or env_id in qlearning.SAME_GAMES
-    require(known, f"this Gymnasium has no game {env_id[:80]!r}")
-    unknown = str(sorted(arguments.keys() - GAME_ARGUMENTS))[:200]
-    require(unknown == "[]", f"{env_id} cannot be made with {unknown}")
-    guess = {"is_slippery": True} if is_ice_unknown(model) else {}
-    if env_id == "FrozenLake-v1" and not arguments.keys() & {"map_name", "desc"}:
-        maps: Any = {len("".join(rows)): name for name, rows in MAPS.items()}
-        require(len(table) in maps, f"no map of Gymnasium's has {len(table)} states")
-        guess["map_name"] = maps[len(table)]
+    env_id, arguments = model["env_id"], game_arguments(model)
+    if not is_registered(env_id):
+        raise ValueError(
+            f"this Gymnasium has no game {short(env_id)}: register it first"
+        )
     try:
-        letters = "".join(arguments.get("desc") or "S")
-        is_map = {"S"} <= set(letters) <= set("SFHG")
-        require(is_map, "a map is made of S, F, H and G, and has an S")
-        fits = letters == "S" or 4 * len(letters) <= sum(map(len, table))
-        require(fits, "its map is too large for its table")
-        env = make_env(env_id, render_mode=render_mode, **arguments | guess)
-    except Exception as error:  # what comes of a stranger's arguments can be any
-        raise ValueError(f"{env_id} cannot be made: {one_line(error)}") from error
-    check_table(env, table)
-    if guess:
-        note(f"not said in the model, but guessed: {guess}")
+        # A lake makes rules for each of its places: not for more than the table has.
+        if sum(len(row) for row in arguments.get("desc", [])) > len(model["qtable"]):
+            raise ValueError("its map is larger than its table")
+        env = make_env(env_id, render_mode=render_mode, **arguments)
+        check_table(env, model["qtable"])
+    except Exception as error:  # what a class makes of such arguments can be any error
+        given = f"with {short(arguments)} " if arguments else ""
+        text = f"{short(env_id)} cannot be made {given}for this model: {error}"
+        raise ValueError(text) from error
     return env
 
 
+def env_arguments(env: Env) -> dict[str, Any]:
+    """What `make_env` makes this environment again with; ValueError if nothing does."""
+    given = {k: v for k, v in env.spec.kwargs.items() if k not in ("render_mode",)}
+    if "map_name" in given and not given["map_name"] and not given.get("desc"):
+        given["desc"] = env.unwrapped.desc  # a map that was drawn at random
+    if given.get("desc") is not None:
+        given.pop("map_name", None)  # which a lake with a desc does not look at
+    limit = env.spec.max_episode_steps
+    if limit != gym.spec(env.spec.id).max_episode_steps:
+        given["max_episode_steps"] = limit or -1  # -1: none
+    for name, value in given.items():
+        try:
+            given[name] = plain(value)
+        except ValueError as error:
+            raise ValueError(
+                f"the argument {name} cannot be published: {error}"
+            ) from None
+    return given
+
+
+def with_its_game(model: Model, env: Env) -> Model:
+    """A checked copy of the model that says how its game is made, namely as `env` was.
+
+    A game that no registry knows is packaged under its own name, and says nothing.
+    """
+    model = checked_model(model)
+    missing = {"max_steps", "n_eval_episodes", "gamma", "eval_seed"} - model.keys()
+    if missing:
+        raise ValueError(f"the model lacks {', '.join(sorted(missing))}")
+    if not isinstance(env, gym.Env):
+        raise ValueError("to package a game, make it a gymnasium.Env")
+    check_table(env, model["qtable"])
+    if not is_registered(model["env_id"]):
+        return model
+    spec_id = env.spec.id if env.spec else None
+    if spec_id not in (model["env_id"], qlearning.OTHER_ID.get(model["env_id"])):
+        made = f"made as {spec_id}" if spec_id else "not made by gym.make"
+        text = f"the model is of {model['env_id']}, and the environment was {made}"
+        raise ValueError(f"{text}: {OWN_NAME}")
+    arguments = env_arguments(env)
+    unsaid = arguments.keys() - game_arguments(model).keys()
+    arguments = game_arguments(model) | {name: arguments[name] for name in unsaid}
+    model["env_kwargs"] = arguments
+    if "map_name" in arguments:  # where the course's readers look for it
+        model["map_name"] = arguments["map_name"]
+    if arguments.get("is_slippery") is False:
+        model["slippery"] = False
+    return model
+
+
+OWN_NAME = "give a game of your own an env_id of its own"
+
+
+def game_name(model: Model) -> str:
+    """What the course's leaderboard calls a game: with its map, and `-no_slippery`."""
+    name, arguments = model["env_id"], game_arguments(model)
+    if is_registered(name):
+        if "map_name" in arguments:
+            name += f"-{arguments.pop('map_name')}"
+        if arguments.pop("is_slippery", True) is False:
+            name += "-no_slippery"
+        name = "-".join([name, *sorted(arguments)])  # what else is not as usual
+    return "".join(c for c in name if c.isprintable())
+
+
 # ------------------ Package: all that a push uploads, without a network ---------------
-FILES = ("q-learning.pkl", "params.json", "results.json", "README.md", "replay.mp4")
-PICKLE, PARAMS, RESULTS, CARD, FILM = FILES
-SCORE = "{:.2f} +/- {:.2f}"  # as the course's readers split it
+FILES = ["q-learning.pkl", "params.json", "results.json", "README.md"]
+FILES += ["replay.mp4", "values.png"]
 
 
 def package_model(
@@ -495,429 +960,248 @@ def package_model(
     *,
     repo_id: str | None = None,
 ) -> Path:
-    """The folder, now with the FILES that a push uploads; needs no network.
+    """Evaluate, film and describe a model: the folder with its FILES, all or none.
 
-    Other files stay, and so do the owner's words on this agent's card. ValueError: this
-    is no model of this environment, cannot be filmed, or would replace a README.md that
-    is nobody's card. RuntimeError: no renderer, or a broken encoder. OSError: the disk.
+    What the owner wrote on this agent's card in the folder stays.
     """
-    checked, place = packable(model, env, video_fps, repo_id), Path(folder).expanduser()
-    old = check_folder(place)
-    _, above, _ = split_card(old.get(CARD, b""), CARD)
-    if loader(repo_id) not in above or game_call(checked) not in above:
-        old = {}  # another agent's
-    return build_package(checked, env, place, video_fps, repo_id, old)
+    folder, model = Path(folder).expanduser(), with_its_game(model, env)
+    check_film(Path("replay.mp4"), video_fps, env)
+    card = kept_card(card_in(folder), None, model)
+    build_package(model, env, folder, video_fps, repo_id, card)
+    return folder
 
 
-def packable(model: Model, env: Env, fps: float, repo_id: Any) -> Model:
-    """The model as it is packaged; ValueError for all that can be known to be wrong."""
-    checked = checked_model(model)
-    for name in ("max_steps", "n_eval_episodes", "eval_seed", "gamma"):
-        require(name in checked, f"the model lacks {name}")
-    seeds, episodes = len(checked["eval_seed"]), checked["n_eval_episodes"]
-    require(not 0 < seeds < episodes, f"{episodes} episodes, but only {seeds} seeds")
-    if repo_id is not None:
-        check_repo_id(repo_id)
-    check_same_game(checked, env)
-    check_table(env, checked["qtable"])
-    check_film(Path(FILM), fps, env)
-    if env.spec is not None:
-        checked.setdefault("env_kwargs", env_arguments(env))
-    arguments = game_arguments(checked)
-    if "map_name" in arguments:  # where the course's readers look for it
-        checked["map_name"] = arguments["map_name"]
-        if arguments.get("is_slippery") is False:
-            checked["slippery"] = False
-    return checked
+def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, float]:
+    """What others get of a model: read from its file, its game made again, and scored.
 
-
-def env_arguments(env: Env) -> dict[str, Any]:
-    """The env_kwargs of an environment: what `make_env` makes it again with."""
-    given, limit = dict(env.spec.kwargs), env.spec.max_episode_steps
-    given.pop("render_mode", None)
-    if given.get("map_name", "") is None and not given.get("desc"):  # a map at random
-        given["desc"] = [b"".join(row).decode() for row in env.unwrapped.desc.tolist()]
-    registered = gym.registry.get(env.spec.id)
-    if registered and limit != registered.max_episode_steps:
-        given["max_episode_steps"] = limit
-    return game_arguments({"env_kwargs": plain(given)})
-
-
-def check_same_game(model: Model, env: Env) -> None:
-    """ValueError if the environment says that it is another game than the model's."""
-    if env.spec is None:
-        return
-    plays, says, env_id = env_arguments(env), game_arguments(model), model["env_id"]
-    parameters = inspect.signature(type(env.unwrapped)).parameters.values()
-    default = {parameter.name: parameter.default for parameter in parameters}
-    if env.spec.id in gym.registry:
-        default |= gym.registry[env.spec.id].kwargs
-    default, played, said = map(in_rows, (default, plays, says))
-    # What a model leaves open is by default; with the course's, it is as it was played.
-    unsaid = default if "env_kwargs" in model else default | played
-    same = env.spec.id in (env_id, qlearning.SAME_GAMES.get(env_id))
-    same = same and unsaid | said == default | played
-    text = f"the model is of {env_id} {says}, and the environment is"
-    text = f"{text} {env.spec.id} {plays}".replace(" {}", "")
-    require(same, one_line(ValueError(text)))
-
-
-def in_rows(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same arguments, with its rows in the place of a map's name."""
-    rows = MAPS.get(str(arguments.get("map_name")))
-    return arguments | {"map_name": None, "desc": rows} if rows else arguments
-
-
-def check_folder(folder: Path) -> dict[str, bytes]:
-    """The card and the results in a folder, unless no package may go there."""
-    check_place(folder)
-    for name in FILES:
-        require(not (folder / name).is_dir(), f"{folder / name} is a folder, no file")
-    there = [name for name in (CARD, RESULTS) if (folder / name).exists()]
-    old = {name: (folder / name).read_bytes() for name in there}
-    block, above, words = split_card(old.get(CARD, b""), str(folder / CARD))
-    is_card = above or not words.strip() or "q-learning" in str(metadata_of(block))
-    require(is_card, f"{folder / CARD} is no agent's card: take another folder")
-    return old
-
-
-def check_place(folder: Path) -> None:
-    """OSError if nothing can be written in this folder, which may not be there yet."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    with tempfile.TemporaryFile(dir=there):
-        pass
+    ValueError if that is another score than the author's environment gives.
+    """
+    model = load_model(save_model(model, file))
+    mean, std = evaluate_model(env, model)
+    if not is_registered(model["env_id"]):
+        return model, env, mean, std
+    env = make_env_from_model(model, render_mode="rgb_array")
+    loaded_mean, loaded_std = evaluate_model(env, model)
+    same = math.isclose(mean, loaded_mean, abs_tol=1e-9)
+    if not (same and math.isclose(std, loaded_std, abs_tol=1e-9)):
+        text = f"your environment gives {mean:.2f} +/- {std:.2f}, the one that others make "
+        text += f"from this model {loaded_mean:.2f} +/- {loaded_std:.2f}"
+        raise ValueError(f"{text}: {OWN_NAME}")
+    return model, env, mean, std
 
 
 def build_package(
-    model: Model, env: Env, folder: Path, fps: float, repo_id: str | None, old: Any
-) -> Path:
-    """The folder with the five files; `old`: the earlier card and results, by name."""
-    mean, std = qlearning.evaluate_model(env, model)
-    versions = {"python": platform.python_version(), "gymnasium": gym.__version__}
-    results = {
-        "env_id": model["env_id"],
-        "mean_reward": mean,
-        "std_reward": std,
-        "result": mean - std,
-        "n_eval_episodes": model["n_eval_episodes"],
-        "eval_datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions,
-    }
-    with contextlib.suppress(ValueError, TypeError):
-        earlier = json.loads(old.get(RESULTS, b""))
-        if earlier | {"eval_datetime": results["eval_datetime"]} == results:
-            results = earlier  # nothing is new, so neither is the time
-    params = {n: v for n, v in model.items() if n != "qtable"} | {"versions": versions}
-    score = SCORE.format(mean, std)
-    card = model_card(model, env, score, repo_id, old.get(CARD, b""))
-    with arriving_whole(folder, "package") as new:
-        save_model(model, new / PICKLE)
-        for name, content in ((PARAMS, params), (RESULTS, results)):
-            (new / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        (new / CARD).write_bytes(card.encode())
-        film_episode(model, env, new / FILM, fps)
-        replaced = (folder / CARD).read_bytes() if (folder / CARD).exists() else b""
-        words = split_card(replaced, CARD)[2].strip()
-        if words not in card:  # they are another agent's, or were not pushed
-            aside = f"README-{hashlib.sha256(words.encode()).hexdigest()[:8]}.md"
-            (new / aside).write_bytes(replaced)
-            note(f"what {CARD} said is kept in {aside}")
-    return folder
+    model: Model, env: Env, folder: Path, fps: float, repo_id: str | None, old_card: Any
+) -> str:
+    """Fill the folder with the FILES, all or none; the score that is in them."""
+    check_folder(folder)
+    with tempfile.TemporaryDirectory(dir=nearest_folder(folder)) as temporary:
+        new = Path(temporary)
+        model, env, mean, std = round_trip(model, env, new / "q-learning.pkl")
+        score = f"{mean:.2f} +/- {std:.2f}"
+        Qtable, seed = model["qtable"], evaluation_seeds(model)[0]
+        state = int(env.reset(seed=seed)[0])
+        start = model.get("initial_value", 0.0)
+        picture = draw_values(env, Qtable, state=state, initial_value=start)
+        imageio.imwrite(new / "values.png", picture)
+        how: Any = {"max_steps": model["max_steps"], "seed": seed}
+        record_video(env, Qtable, new / "replay.mp4", fps, **how)
+        results = {
+            "env_id": model["env_id"],
+            "mean_reward": mean,
+            "std_reward": std,
+            "n_eval_episodes": model["n_eval_episodes"],
+            "eval_datetime": datetime.now(timezone.utc).isoformat(),
+            "python": platform.python_version(),
+            "gymnasium": gym.__version__,
+        }
+        params = {name: value for name, value in model.items() if name != "qtable"}
+        (new / "params.json").write_text(json.dumps(params, indent=2), "utf-8")
+        (new / "results.json").write_text(json.dumps(results, indent=2), "utf-8")
+        model_card(model, env, score, repo_id, old_card).save(new / "README.md")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # only now, when all of them are there
+            (new / name).replace(folder / name)
+    return score
+
+
+def check_folder(folder: Path) -> None:
+    """OSError if no package can be put into this folder: known before training for it."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: take a folder")
+    nearest_folder(folder)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f"{folder / name} is a folder: take another one")
 
 
 # ------------------ The card ----------------------------------------------------------
 OWNER_MARK = "<!-- What you write below this line stays with every new push. -->"
-METADATA = re.compile(r"\s*---(?:\r\n?|\n)([\S\s]*?)(?:\r\n?|\n)---[ \t]*(?:\r?\n|$)")
-GYMNASIUMS = set(gym.registry)  # the games that are there before anybody registers one
-
-
-def split_card(card: bytes, name: str) -> tuple[str, str, str]:
-    """A card's metadata, what stands above its mark, and its owner's words below it.
-
-    Without a mark all of the text is the owner's. ValueError for what cannot be read.
-    """
-    text = card.decode("utf-8-sig", errors="replace")
-    unread = {"\0", "\N{REPLACEMENT CHARACTER}"} & set(text)
-    require(not unread, f"{name} is not written in UTF-8: save it in UTF-8 first")
-    found = METADATA.match(text)
-    block, body = (found[1], text[found.end() :]) if found else ("", text)
-    metadata_of(block, name)
-    above, mark, words = body.partition("\n" + OWNER_MARK)  # a line of its own
-    return (block, above, words) if mark else (block, "", "\n\n" + body)
-
-
-def metadata_of(block: str, name: str = "the card") -> dict[str, Any]:
-    """What the first lines of a card say in YAML; ValueError if they are none."""
-    try:
-        card: Any = hf.RepoCard(f"---\n{block}\n---\n")
-        return dict(card.data.to_dict())
-    except Exception as error:  # PyYAML's errors are no ValueErrors
-        text = f"the metadata on top of {name} is broken ({one_line(error)[:99]})"
-        raise ValueError(text) from error
-
-
-def dumped(metadata: dict[str, Any]) -> str:
-    """Metadata as YAML."""
-    return str(hf_utils.yaml_dump(metadata, sort_keys=False)).strip()
-
-
-def merged_metadata(block: str, ours: dict[str, Any]) -> str:
-    """The owner's metadata that we do not write, letter for letter, and then ours."""
-    old = metadata_of(block)
-    tags = old.get("tags") or []
-    tags = list(tags) if isinstance(tags, list) else [tags]
-    with contextlib.suppress(LookupError, TypeError, ValueError):  # of an earlier game
-        tags.remove(old["model-index"][0]["results"][0]["dataset"]["type"])
-    ours["tags"] = list(dict.fromkeys([*ours["tags"], *tags]))
-    entries = re.split(r"(?m)^(?=[^\s-])", block.strip("\r\n"))
-    kept = [e for e in entries if e.partition(":")[0].strip(" \"'") not in ours]
-    text = "".join(kept).rstrip("\r\n")
-    merged = f"{text}\n{dumped(ours)}" if text else dumped(ours)
-    with contextlib.suppress(ValueError):  # in braces it cannot be cut into lines
-        if metadata_of(merged) == old | ours:
-            return merged
-    return dumped(old | ours)
-
-
-def game_name(model: Model) -> str:
-    """What the course's tools call the game: with its map, and whether it has no ice."""
-    arguments, name = game_arguments(model), model["env_id"]
-    if "map_name" in arguments:
-        name += f"-{arguments['map_name']}"
-    if arguments.get("is_slippery") is False:
-        name += "-no_slippery"
-    return "".join(c if c.isprintable() else "?" for c in name)
-
-
-def game_call(model: Model) -> str:
-    """The call that makes the game, in characters that cannot end a block of code."""
-    given = [f"{ascii(k)[1:-1]}={v!a}" for k, v in game_arguments(model).items()]
-    return f"make_env({', '.join([ascii(model['env_id']), *given])})"
-
-
-def loader(repo_id: str | None) -> str:
-    """The call that loads the model: from the Hub, or from the package."""
-    return f'load_from_hub("{repo_id}")' if repo_id else f'load_model("{PICKLE}")'
-
-
-def table_rows(rows: Iterable[Iterable[Any]]) -> str:
-    """The rows of a table in Markdown."""
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
-
-
-def model_card(
-    model: Model, env: Env, score: str, repo_id: str | None, old: bytes
-) -> str:
-    """The card: metadata by which the Hub and the course find the model, the text, and
-    what the owner wrote on the old one."""
-    game, task = game_name(model), "reinforcement-learning"
-    block, _, words = split_card(old, CARD)
-    result = {
-        "task": {"type": task, "name": task},
-        "dataset": {"name": game, "type": game},
-        "metrics": [{"type": "mean_reward", "value": score, "name": "mean_reward"}],
-    }
-    name = repo_id.split("/")[1] if repo_id else f"q-{game}"
-    metadata = {
-        "tags": [game, "q-learning", task, "custom-implementation"],
-        "pipeline_tag": task,
-        "model-index": [{"name": name, "results": [result]}],
-    }
-    from_gymnasium = type(env.unwrapped).__module__.startswith("gymnasium.")
-    known = from_gymnasium and env.spec and env.spec.id in GYMNASIUMS
-    registered = "" if known else ", and the game registered first"
-    table, steps = model["qtable"], model["max_steps"]
-    episodes = model["n_eval_episodes"]
-    scores = [(f"mean +/- standard deviation over {episodes} episodes", score)]
-    with contextlib.suppress(ValueError):  # no rules, or values that never settle
-        exact = {**model, "qtable": qlearning.value_iteration(env, model["gamma"])}
-        label = f"the exact table (value iteration) in the same {episodes} episodes"
-        scores.append((label, SCORE.format(*qlearning.evaluate_model(env, exact))))
-    with contextlib.suppress(ValueError):
-        label = f"exact mean of this agent within {steps} steps, over all starts"
-        scores.append((label, f"{qlearning.exact_score(env, steps, table):.4f}"))
-        label = "exact mean of the best possible policy, likewise"
-        scores.append((label, f"{qlearning.exact_score(env, steps):.4f}"))
-    homes = qlearning.HYPERPARAMETERS.items()
-    numbers = [(n, model[n], meaning) for n, (*_, meaning) in homes if n in model]
-    seeds = f"{len(model['eval_seed'])} fixed" if model["eval_seed"] else "0, 1, 2, ..."
-    numbers.append(("eval_seed", seeds, "what each evaluated episode starts from"))
-    # As Markdown shows it, whatever characters are in it.
-    title = re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game)
-    return f"""---
-{merged_metadata(block, metadata)}
+CARD = """---
+{metadata}
 ---
 
 # Q-learning agent for {title}
 
 This agent plays **{title}** by tabular Q-learning: it has a table with a value for each of
-{len(table[0])} actions in each of {len(table)} states, improved after every step of its training, and
-takes the action of the highest value. The video shows one episode.
+{actions} actions in each of {states} states, and takes the action of the highest value.
+
+![The values that it has learned](values.png)
 
 ## Score
 
-| | score |
-|---|---|
-{table_rows(scores)}
+{scores}
 
 ## Hyperparameters
 
 | name | value | what it means |
 |---|---|---|
-{table_rows(numbers)}
+{numbers}
 
 ## Use it
 
-With `qlearning.py` and `hub_utils.py` beside your script{registered}:
+With `qlearning.py` and `hub_utils.py` beside your script{needed}:
 
 ```python
-from hub_utils import {loader(repo_id).partition("(")[0]}
-from qlearning import evaluate_model, make_env
+from hub_utils import {load}, make_env_from_model
+from qlearning import evaluate_model
 
-model = {loader(repo_id)}
-env = {game_call(model)}
+model = {load}("{source}")
+env = {make}
 mean, std = evaluate_model(env, model)
 print(f"{{mean:.2f}} +/- {{std:.2f}}")
 ```
 
-{how_to_reproduce(model)}
+{command}
 
-{OWNER_MARK}{words}"""
+{mark}{words}"""
 
 
-def how_to_reproduce(model: Model) -> str:
-    """The command that trains this very table again, or that there is none."""
-    commands = []
-    numbers = sorted(qlearning.HYPERPARAMETERS.keys() - {"n_eval_episodes"})
+def model_card(
+    model: Model, env: Env, score: str, repo_id: str | None, old_card: Any
+) -> hf.ModelCard:
+    """The card: metadata by which the Hub and the course find the model, and the text."""
+    game, is_made = game_name(model), is_registered(model["env_id"])
+    rows = [
+        f"| {name} | {model[name]} | {meaning} |"
+        for name, (_, meaning) in HYPERPARAMETERS.items()
+        if name in model
+    ]
+    text = CARD.format(
+        metadata=metadata(game, score, repo_id, old_card).to_yaml(),
+        title=re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game),  # no Markdown
+        actions=len(model["qtable"][0]),
+        states=len(model["qtable"]),
+        scores=scores(model, env, score),
+        numbers="\n".join(rows),
+        needed="" if qlearning.known_game(env) else ", and the game's own code",
+        load="load_from_hub" if repo_id else "load_model",
+        source=repo_id or "q-learning.pkl",
+        make="make_env_from_model(model)"
+        if is_made
+        else "...  # by the game's own code",
+        command=command_to_train(model),
+        mark=OWNER_MARK,
+        words=owners_words(old_card) or "\n",
+    )
+    return hf.ModelCard(text)
+
+
+def metadata(game: str, score: str, repo_id: str | None, old: Any) -> hf.ModelCardData:
+    """What the Hub and the course's leaderboard read, and the owner's own metadata."""
+    result = hf.EvalResult(
+        task_type="reinforcement-learning",
+        task_name="reinforcement-learning",
+        dataset_type=game,
+        dataset_name=game,
+        metric_type="mean_reward",
+        metric_name="mean_reward",
+        metric_value=score,  # the leaderboard splits it at the +/-
+    )
+    tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
+    kept = old.data.to_dict() if old else {}  # licence, language, the owner's own tags
+    for ours in ("model-index", "model_name", "pipeline_tag"):
+        kept.pop(ours, None)
+    tags += [tag for tag in kept.pop("tags", None) or [] if tag not in tags]
+    return hf.ModelCardData(
+        tags=tags,
+        pipeline_tag="reinforcement-learning",
+        model_name=repo_id.split("/")[1] if repo_id else f"q-{game}",
+        eval_results=[result],
+        **kept,
+    )
+
+
+def scores(model: Model, env: Env, score: str) -> str:
+    """The measured score, and the exact ones where the game publishes its rules."""
+    lines = [f"- {score} mean +/- deviation over {model['n_eval_episodes']} episodes"]
+    if is_registered(model["env_id"]):
+        steps = model["max_steps"]
+        with contextlib.suppress(ValueError):  # it publishes none
+            exact = qlearning.exact_score(env, steps, model["qtable"])
+            best = qlearning.exact_score(env, steps)
+            lines.append(f"- {exact:.4f} exact mean of this agent within {steps} steps")
+            lines.append(f"- {best:.4f} exact mean of the best possible play")
+    return "\n".join(lines)
+
+
+def command_to_train(model: Model) -> str:
+    """The shortest command that trains this very table again, if a recipe does."""
     game = model["env_id"], game_arguments(model)
-    for name, recipe in qlearning.RECIPES.items():
-        given = {n: model.get(n) for n in numbers if model.get(n) != recipe[n]}
+    names = HYPERPARAMETERS.keys() - {"n_eval_episodes"}
+    commands = []
+    for recipe_name, recipe in qlearning.RECIPES.items():
         if (
-            game == (recipe["env_id"], recipe["env_kwargs"])
-            and None not in given.values()
+            game != (recipe["env_id"], recipe["env_kwargs"])
+            or not names <= model.keys()
         ):
-            options = [f"{qlearning.option(n)} {value}" for n, value in given.items()]
-            commands.append(" ".join(["python hub_utils.py package", name, *options]))
+            continue
+        changed = [name for name in sorted(names) if model[name] != recipe[name]]
+        options = [f" {qlearning.option(name)} {model[name]}" for name in changed]
+        if not any(model[name] is None for name in changed):
+            commands.append(
+                f"python hub_utils.py package {recipe_name}{''.join(options)}"
+            )
     if not commands:
-        return "No command makes this table again: train it with the numbers above."
+        return "It was trained with the numbers above."
     return f"The same table again, bit for bit:\n\n```sh\n{min(commands, key=len)}\n```"
 
 
-# ------------------ Push and load: the Hub --------------------------------------------
-PATIENCE = 10  # seconds to wait for an answer, wherever the client lets us say so
-LOGIN = "run notebook_login()" if hf_utils.is_notebook() else "run `hf auth login`"
-ANSWERS: dict[Any, tuple[type[OSError], str]] = {  # what the Hub answers: what we say
-    "gated": (PermissionError, "{repo} is gated: ask for access on its page"),
-    "none": (FileNotFoundError, "there is no model {repo} on the Hub for your token"),
-    401: (PermissionError, f"the Hub does not know this token: {LOGIN} again"),
-    403: (PermissionError, "your token may not {do} {repo}: it lacks the {do} role"),
-    404: (FileNotFoundError, "{repo} has no {what}"),
-    409: (ConnectionError, "{repo} is there already, and your token cannot see it"),
-    412: (ConnectionError, "{repo} has just been changed: nothing is lost, push again"),
-    429: (ConnectionError, "the Hub has had too many requests: try again later"),
-    400: (ConnectionError, "the Hub answers {status}: {said}"),
-    500: (ConnectionError, "the Hub answers {status}: try again later"),
-    None: (ConnectionError, "no connection to the Hub, or no answer of it ({kind})"),
-}
-
-
-def status_of(error: Any) -> Any:
-    """The HTTP status behind an error, or None if the Hub has not answered."""
-    while error and getattr(error, "response", None) is None:
-        error = error.__cause__ or error.__context__
-    return error and error.response.status_code
-
-
-@contextlib.contextmanager
-def in_plain_words(
-    repo: str, what: str = "branch main", do: str = "read", advice: str = ""
-) -> Iterator[None]:
-    """Turn what can go wrong between here and the Hub into one sentence each.
-
-    PermissionError, FileNotFoundError: the Hub says no. ConnectionError: all else. What
-    the disk did stays the OSError that it is.
-    """
-    xet, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
-    hidden = hf_utils.are_progress_bars_disabled()
-    hf_utils.disable_progress_bars()  # some of them show in a pipe as well
-    try:  # by plain HTTP: Xet, the other way, takes three minutes to say no
-        yield
-    except Exception as error:  # the client lets the errors of many libraries pass
-        by_network = isinstance(error, (ConnectionError, TimeoutError))
-        if getattr(error, "errno", None) is not None and not by_network:
-            raise
-        status = key = status_of(error)
-        if isinstance(error, errors.RepositoryNotFoundError):
-            key = "gated" if isinstance(error, errors.GatedRepoError) else "none"
-        if key not in ANSWERS:
-            key = 500 if str(status).startswith("5") else 400
-        kind, text = ANSWERS[key]
-        about = {"repo": repo, "what": what, "do": do, "said": one_line(error)[:150]}
-        about |= {"status": status, "kind": type(error.__cause__ or error).__name__}
-        raise kind(text.format(**about) + advice) from None
-    finally:
-        constants.HF_HUB_DISABLE_XET = xet
-        if not hidden:
-            hf_utils.enable_progress_bars()
-
-
-def check_repo_id(repo_id: Any) -> None:
-    """ValueError for a name that the Hub would not allow; asks nobody."""
-    is_name = isinstance(repo_id, str) and repo_id.count("/") == 1
-    require(is_name, f"a repo id is NAME/REPO, not {repo_id!r}")
+def card_in(folder: Path) -> Any:
+    """The card in a folder, or None; ValueError if its metadata cannot be read."""
+    path = folder / "README.md"
+    if not path.exists():
+        return None
     try:
-        hf_utils.validate_repo_id(repo_id)
-    except ValueError as error:
-        raise ValueError(f"the Hub allows no name like {repo_id!r}: {error}") from None
+        return hf.ModelCard(path.read_text("utf-8-sig"), ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} cannot be read: {reason}") from None
 
 
-def client(token: str | None) -> hf.HfApi:
-    """A client with this token, with the one that login has left here, or with none."""
-    token = (token or hf.get_token() or "").strip()
-    is_word = token.isascii() and token.isprintable() and " " not in token
-    require(is_word, f"the token is damaged, for it is not one word: {LOGIN} again")
-    return hf.HfApi(token=token or None)
+def owners_words(card: Any) -> str:
+    """What is below the mark; of a card without a mark all of its text."""
+    if card is None:
+        return ""
+    _, mark, words = card.text.partition(OWNER_MARK)
+    return str(words if mark else f"\n\n{card.text.strip()}\n")
 
 
-def look_at(
-    repo_id: str, private: bool | None, token: str | None
-) -> tuple[hf.HfApi, str | None, dict[str, bytes] | None]:
-    """A client that may write to the repo, its last commit, and its card and results.
+def kept_card(here: Any, there: Any, model: Model) -> Any:
+    """The card whose words and metadata stay: the one on the Hub, or this agent's here.
 
-    None instead of these two: there is no such repo yet. All else is an error, as of
-    `push_to_hub`: a card that is not seen could get lost.
+    ValueError if words would get lost: here are others, or a README.md of another kind.
     """
-    check_repo_id(repo_id)
-    api, old = client(token), {}
-    info: Any = None
-    require(api.token, f"there is no token to push with: {LOGIN}", PermissionError)
-    with in_plain_words(repo_id), tempfile.TemporaryDirectory() as folder:
-        try:
-            info = api.model_info(repo_id, revision="main", timeout=PATIENCE)
-        except errors.RepositoryNotFoundError as error:
-            if status_of(error) != 404:  # 401 or 403: it may be there
-                raise
-        user = api.whoami()
-        role = user.get("auth", {}).get("accessToken", {}).get("role")
-        owners = [user["name"]] + [group["name"] for group in user.get("orgs", [])]
-        for file in [file.rfilename for file in info.siblings] if info else []:
-            if file in (CARD, RESULTS):
-                api.hf_hub_download(repo_id, file, local_dir=folder)
-                old[file] = Path(folder, file).read_bytes()
-    text = "your token can only read: make one with the write role"
-    require(role != "read", text, PermissionError)
-    text = f"{repo_id} is not yours: you can push to {', '.join(owners)}"
-    require(repo_id.split("/")[0] in owners, text, PermissionError)
-    if info is None:
-        return api, None, None
-    require(info.id == repo_id, f"{repo_id} is called {info.id} now: push to that")
-    now, wanted = ("private" if p else "public" for p in (info.private, private))
-    text = f"{repo_id} is {now}: make it {wanted} in its settings on the Hub first"
-    require(private is None or now == wanted, text)
-    split_card(old.get(CARD, b""), f"{CARD} of {repo_id}")
-    return api, info.sha, old
+    if there is None and here and game_name(model) in (here.data.tags or []):
+        there = here
+    if owners_words(here).strip() not in owners_words(there):
+        raise ValueError(
+            "the README.md in this folder has words that would get lost: take another folder"
+        )
+    return there
 
 
+# ------------------ Push and load: the Hub --------------------------------------------
 def push_to_hub(
     repo_id: str,
     model: Model,
@@ -925,185 +1209,225 @@ def push_to_hub(
     video_fps: float = 1,
     local_repo_path: AnyPath = "hub",
     *,
-    commit_message: str | None = None,
+    commit_message: str = "Upload a Q-learning agent",
     private: bool | None = None,
     token: str | None = None,
 ) -> str:
-    """The URL of the model's page, after packaging it and uploading the five FILES.
+    """Package a model and upload it as one commit; prints the score, and returns the URL.
 
-    A push of what is there already makes no commit, and the card's owner's words stay.
-    Errors are those of `package_model`; ValueError also for a repo of another name or
-    visibility, PermissionError for a token or repo that will not do, FileNotFoundError
-    for what the Hub does not have, ConnectionError for all that keeps it from answering.
+    Nothing is written on the Hub before all is evaluated, filmed and packaged. What the
+    owner wrote on the card there stays.
     """
-    message = "Upload a Q-learning agent" if commit_message is None else commit_message
-    is_text = isinstance(message, str) and message.strip()
-    require(is_text, f"a commit message is a text, not {message!r}")
-    checked = packable(model, env, video_fps, repo_id)
-    folder = Path(local_repo_path).expanduser()
-    check_folder(folder)
-    api, parent, old = look_at(repo_id, private, token)
-    build_package(checked, env, folder, video_fps, repo_id, old or {})
-    files = [hf.CommitOperationAdd(file, folder / file) for file in FILES]
-    advice = f"; the package is ready in {folder}"
-    with in_plain_words(repo_id, do="write", advice=advice):
-        if old is None:
+    folder, model = Path(local_repo_path).expanduser(), with_its_game(model, env)
+    check_film(Path("replay.mp4"), video_fps, env)
+    api = hf.HfApi(token=token)
+    last_commit, card = fetch_repo(api, repo_id, private)
+    card = kept_card(card_in(folder), card, model)
+    score = build_package(model, env, folder, video_fps, repo_id, card)
+    with hub_errors(repo_id):
+        if last_commit is None:
             api.create_repo(repo_id, private=private)
-        api.create_commit(repo_id, files, commit_message=message, parent_commit=parent)
-    return f"{api.endpoint}/{repo_id}"
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=FILES,
+            commit_message=commit_message,
+            parent_commit=last_commit,  # refused if somebody has pushed meanwhile
+        )
+    url = f"{api.endpoint}/{repo_id}"
+    print(f"Mean_reward={score}\nYour model is on the Hub: {url}")
+    return url
+
+
+def fetch_repo(
+    api: hf.HfApi, repo_id: str, private: bool | None
+) -> tuple[str | None, Any]:
+    """A repo's last commit and its card, each None if there is no such thing yet.
+
+    Here fails what would otherwise fail after the training: a token that can only read,
+    the repo of somebody else, another visibility than the wanted one.
+    """
+    info, path = None, None
+    with hub_errors(repo_id):
+        user = api.whoami()
+        try:
+            info = api.model_info(repo_id)
+        except errors.RepositoryNotFoundError as error:
+            if error.response.status_code != 404:  # it may be there, and not be seen
+                raise
+        if info and "README.md" in [file.rfilename for file in info.siblings or []]:
+            path = api.hf_hub_download(repo_id, "README.md", revision=info.sha)
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PermissionError("your token can only read: make one with the write role")
+    owners = [user["name"], *(group["name"] for group in user.get("orgs", []))]
+    if repo_id.partition("/")[0] not in owners:
+        raise PermissionError(f"{repo_id} is not NAME/REPO of {' or '.join(owners)}")
+    if info is None:
+        return None, None
+    if private is not None and private != info.private:
+        now = "private" if info.private else "public"
+        raise ValueError(f"{repo_id} is {now}: change that in its settings on the Hub")
+    return info.sha, card_in(Path(path).parent) if path else None
 
 
 def load_from_hub(
-    repo_id: str, filename: str = PICKLE, *, token: str | None = None
+    repo_id: str, filename: str = "q-learning.pkl", *, token: str | None = None
 ) -> Model:
-    """The model dictionary from a repo on the Hub: read, and never run.
+    """The model of a repo on the Hub: its pickle is read and never run.
 
     Without a connection it is the copy of an earlier download, if there is one.
-    ValueError: no model. PermissionError, FileNotFoundError, ConnectionError: the Hub.
-    OSError: the disk.
     """
-    check_repo_id(repo_id)
-    api, what, name = client(token), f"file {filename}", f"{repo_id}: {filename}"
-    size = -1  # there is no answer
-    with in_plain_words(repo_id, what):
+    api, size, is_offline = hf.HfApi(token=token), 0, False
+    with hub_errors(repo_id):
         try:
-            url = hf.hf_hub_url(repo_id, filename)
-            size = api.get_hf_file_metadata(url=url, timeout=PATIENCE).size or 0
-        except Exception as error:
-            if status_of(error) is not None:
+            url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+            size = api.get_hf_file_metadata(url=url).size or 0
+        except NO_ANSWER as error:
+            if getattr(error, "response", None) is not None:
                 raise
-    text = f"{name} is not a Q-learning model: more bytes than any Q-table needs"
-    require(size <= MAX_BYTES, text)
-    with in_plain_words(repo_id, what):
-        path = api.hf_hub_download(repo_id, filename, local_files_only=size < 0)
-    return load_model(path, name=name)
+            is_offline = True
+        if size <= MAX_BYTES:
+            how: Any = {"local_files_only": is_offline}
+            return load_model(api.hf_hub_download(repo_id, filename, **how))
+    raise ValueError(f"{filename} of {repo_id} is too large for a Q-learning model")
+
+
+# The HTTP library below the client differs by version: its errors are those that the
+# client's own are made of.
+NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
+
+
+@contextlib.contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Around calls of the client: a sentence of ours where its own would not help."""
+    try:
+        yield
+    except errors.LocalTokenNotFoundError:
+        raise PermissionError("there is no token: run `hf auth login`") from None
+    except errors.RepositoryNotFoundError:
+        raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
+    except NO_ANSWER as error:
+        is_missing = isinstance(error, errors.EntryNotFoundError)
+        if is_missing and not isinstance(error, errors.LocalEntryNotFoundError):
+            raise FileNotFoundError(f"{repo_id} has no such file") from None
+        answered = getattr(error, "response", None) is not None
+        if answered or getattr(error, "errno", None):  # the Hub's answer, or the disk's
+            raise
+        text = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
+        raise ConnectionError(text) from error
 
 
 # ------------------ The command line --------------------------------------------------
-MAX_STEPS, MAX_OUTCOMES = 200_000, 10_000_000  # of an evaluation; to look at in a proof
-
-
-def show_model(model: Model) -> None:
-    """Print all about a stranger's model, in some ten seconds whatever it claims."""
-    course = {**qlearning.RECIPES["frozenlake"]}
-    del course["env_kwargs"]
-    needed = sorted({"max_steps", "n_eval_episodes", "gamma"} - model.keys())
-    notes = [f"{name} is not in the model: taken for {course[name]}" for name in needed]
-    model = course | model
-    is_unknown = is_ice_unknown(model)
-    worlds = [make_env_from_model(model | {"slippery": False} if is_unknown else model)]
-    if is_unknown:
-        ice = env_arguments(worlds[0]) | {"is_slippery": True}
-        worlds.append(make_env_from_model(model | {"env_kwargs": ice}))
-
-    allowed = qlearning.step_limit(worlds[0], model["max_steps"])
-    steps = min(allowed, 10_000)
-    if steps < allowed:
-        notes.append(f"{allowed} steps take too long: an episode ends after {steps}")
-    claimed, seeds = model["n_eval_episodes"], model["eval_seed"]
-    seeded = min(claimed, len(seeds) or claimed)
-    if seeded < claimed:
-        text = f"{claimed} episodes, but only {seeded} seeds"
-        notes.append(f"{text}: scored in the first {seeded}")
-    episodes = min(seeded, MAX_STEPS // steps)
-    if episodes < seeded:
-        notes.append(f"{seeded} episodes are too many: scored in the first {episodes}")
-    rules = [getattr(env.unwrapped, "P", {}) for env in worlds]
-    outcomes = sum(len(P[s][a]) for P in rules for s in P for a in P[s])
-    sweeps = 30 / (1.001 - model["gamma"]) + 3 * steps
-    proof = outcomes * sweeps <= MAX_OUTCOMES
-    if not proof:
-        notes.append("the proof is left out, as it would take too long")
-    for text in notes:
-        note(text)
-    for env, word in zip(worlds, ("not ", "")):
-        if is_unknown:
-            print(f"\n====== If the lake is {word}slippery ======\n")
-        shown = {"max_steps": steps, "n_eval_episodes": episodes}
-        shown = model | shown | {"env_kwargs": env_arguments(env)}
-        qlearning.show_world(env, shown)
-        qlearning.show_agent(env, shown, proof=proof)
+MOST_STEPS, MOST_EPISODES = 1_000, 1_000  # that `load` plays, whatever a model claims
 
 
 def load_anywhere(source: str) -> Model:
     """The model in a file, in a folder, or in a repo on the Hub."""
-    path = Path(source).expanduser()
-    if path.exists():
-        return load_model(path / PICKLE if path.is_dir() else path)
-    is_repo = source.count("/") == 1
-    require(is_repo, f"{source!r} is no file, no folder and no NAME/REPO on the Hub")
+    if Path(source).expanduser().exists():
+        return load_model(source)
+    if source.count("/") != 1 or source.startswith(".") or source.endswith(".pkl"):
+        raise FileNotFoundError(f"{source} is no file, and no NAME/REPO on the Hub")
     return load_from_hub(source)
+
+
+def show_model(model: Model) -> None:
+    """Print what a model plays and how well, in seconds whatever it claims."""
+    env = make_env_from_model(model)
+    model = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
+    seeds = len(evaluation_seeds(model))
+    episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES)
+    steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
+    if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):
+        print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
+    model |= {"n_eval_episodes": episodes, "max_steps": steps}
+    qlearning.show_world(env, model)
+    qlearning.show_agent(env, model)
 
 
 def train_and(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, then record, package or push it; first comes what can be wrong."""
+    path = Path(args.place).expanduser()
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
-    records, place = args.command == "record", Path(args.place).expanduser()
-    check_film(place if records else Path(FILM), args.fps, env)
-    if records:
-        check_place(place.parent)
+    is_film = args.command == "record" and path.suffix.lower() != ".png"
+    check_film(path if is_film else Path("replay.mp4"), args.fps, env)
+    if args.command == "record":
+        nearest_folder(path.parent)
     else:
-        text = "a package shows the first episode: --show-episode is of record"
-        require(args.show_episode == 1, text)
-        check_folder(place)
+        check_folder(path)
+        card = None
+        if args.command == "push":
+            _, card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
+        kept_card(card_in(path), card, recipe)
+    if args.command == "record" and args.learning:
+        print(record_learning(recipe, path, args.fps))
+        return
+
+    model = recipe | {"qtable": qlearning.learn(env, recipe)}
     if args.command == "push":
-        look_at(args.repo_id, args.private, None)
-    model = {**recipe, "qtable": qlearning.learn(env, recipe)}
-    done = f"The {'video' if records else 'package'} is in {place}"
-    if records:
-        score = qlearning.evaluate_model(env, model)
-        film_episode(model, env, place, args.fps, args.show_episode)
-    elif args.command == "package":
-        package_model(model, env, place, args.fps)
+        push_to_hub(args.repo_id, model, env, args.fps, path, private=args.private)
+        return
+    if args.command == "package":
+        package_model(model, env, path, args.fps)
     else:
-        url = push_to_hub(
-            args.repo_id, model, env, args.fps, place, private=args.private
-        )
-        done = f"Your model is on the Hub: {url}"
-    if not records:
-        results = json.loads((place / RESULTS).read_bytes())
-        score = results["mean_reward"], results["std_reward"]
-    print(f"Mean_reward={SCORE.format(*score)}\n{done}")
+        record(args, model, env, path)
+    mean, std = evaluate_model(env, model)
+    print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{path}")
 
 
-def command_line(argv: Sequence[str]) -> None:
-    """Do what one command line says."""
+def record(args: argparse.Namespace, model: Model, env: Env, path: Path) -> None:
+    """Film an episode of a trained model, or draw its table."""
+    Qtable, seed = model["qtable"], evaluation_seeds(model)[args.show_episode - 1]
+    if path.suffix.lower() != ".png":
+        how: Any = {
+            "max_steps": model["max_steps"],
+            "seed": seed,
+            "values": args.values,
+        }
+        record_video(env, Qtable, path, args.fps, **how)
+        return
+    state, _ = env.reset(seed=seed)
+    start = model["initial_value"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = draw_values(env, Qtable, state=int(state), initial_value=start)
+    imageio.imwrite(path, picture)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     about = "Film, package, push and load Q-learning agents."
-    parser = qlearning.Parser(prog="hub_utils.py", description=about)
-    names = "record|package|push|load"
-    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
+    parser = argparse.ArgumentParser(prog="hub_utils.py", description=about)
+    commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
-        "record": "train a recipe and film an episode",
-        "package": "train a recipe and build all that a push would upload",
-        "push": "train a recipe and upload it to the Hugging Face Hub",
+        "record": "train a recipe, and film or draw it",
+        "package": "train a recipe, and build all that a push would upload",
+        "push": "train a recipe, and upload it to the Hugging Face Hub",
     }.items():
-        command = commands.add_parser(name, help=text, description=text)
-        add = command.add_argument
+        usage = f"%(prog)s recipe {'file ' * (name == 'record')}[options]"
+        how: Any = {"help": text, "description": text, "allow_abbrev": False}
+        command = commands.add_parser(name, usage=usage, **how)
         qlearning.add_recipe(command, argv)
-        add("--fps", type=float, default=1, help="frames a second (1)")
+        add = command.add_argument
+        add("--fps", type=float, default=1, metavar="N", help="frames a second (1)")
         if name == "record":
-            add("place", metavar="file", help="the video to write, .mp4 or .gif")
+            add("place", metavar="file", help="a film .mp4 or .gif, or a picture .png")
+            add("--learning", action="store_true", help="film the training itself")
+            add("--values", action="store_true", help="film the Q-values as well")
             continue
-        where = "where to build it (hub)"
-        add("--folder", dest="place", default="hub", metavar="FOLDER", help=where)
+        text = "where to build it (hub)"
+        add("--folder", dest="place", default="hub", metavar="FOLDER", help=text)
         if name == "push":
             add("--repo-id", required=True, metavar="NAME/REPO")
-            # None where it is not given: a new repo is as the account has it by default.
+            # None where it is not given: a new repo is as your account has it by default.
             add("--private", action="store_const", const=True, help="for you alone")
     text = "load a model from a repo, a folder or a file, evaluate and show it"
     command = commands.add_parser("load", help=text, description=text)
     command.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
     args = parser.parse_args(argv)
     if args.command == "load":
-        show_model(load_anywhere(args.source))
-    else:
-        train_and(args, qlearning.chosen_recipe(parser, args))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    return qlearning.exit_code("hub_utils.py", lambda: command_line(given))
+        return qlearning.run(lambda: show_model(load_anywhere(args.source)))
+    recipe = qlearning.chosen_recipe(parser, args)
+    return qlearning.run(lambda: train_and(args, recipe))
 
 
 if __name__ == "__main__":

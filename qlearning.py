@@ -303,15 +303,15 @@ def check_state(state: int, Qtable: list[list[float]]) -> None:
         raise ValueError(f"state {state} is not from 0 to {len(Qtable) - 1}")
 
 
-def progress_bar(episodes: range) -> "Any":
-    """The same episodes, with tqdm's bar in a terminal or a notebook, if installed."""
+def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
+    """The same items, with tqdm's bar in a terminal or a notebook, if installed."""
     try:
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
-        return episodes
+        return items
     in_notebook = "ipykernel" in sys.modules
     # None: only in a terminal, so that nothing is drawn into a pipe or a file
-    return tqdm(episodes, unit=" episodes", disable=False if in_notebook else None)
+    return tqdm(items, unit=unit, disable=False if in_notebook else None)
 
 
 # ================== The algorithm ends here: copy down to here ========================
