@@ -318,6 +318,7 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
 # All that follows looks at the algorithm from outside; nothing above needs it or its
 # imports.
 import argparse
+import contextlib
 import functools
 import io
 import os
@@ -719,23 +720,22 @@ def show_world(env: Env, model: Recipe) -> None:
 
 def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     """Print how the episodes went; each line covers as many as all above it together."""
-    best = None
-    try:
+    best = 0.0
+    with contextlib.suppress(ValueError):  # without rules there are no bars
         best = exact_score(env, max_steps)
-        half = "twice that cost" if best < 0 else "half of it"
-        print(f"A bar of 40 letters is the best possible score, {best:.2f}; ", end="")
-        print(f"one of 20 is {half}.")
-    except ValueError:
-        pass  # without rules nobody knows the best score, and there are no bars
+        half = "half that score" if best > 0 else "twice that cost"
+        print(f"A bar of 40 letters: the best possible score, {best:.2f}; 20: {half}.")
     print("episodes  epsilon  mean score since the line above, exploring included")
     ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
     for start, end in zip([0, *ends], ends):
         mean = statistics.fmean(score for *_, score in history[start:end])
         _, epsilon, _, _ = history[end - 1]
-        share = 0.0
-        if best:
-            share = mean / best if best > 0 else best / min(mean, best)
-        bar = printable("█", "#") * round(40 * share)
+        length = 0.0
+        if best > 0:
+            length = 40 * mean / best
+        elif best < 0:  # a cost: the smaller, the better
+            length = 40 * best / min(mean, best)
+        bar = printable("█", "#") * round(length)
         print(f"{end:>8}{epsilon:>9.3f}{mean:>11.2f}  {bar}".rstrip())
 
 
@@ -1039,7 +1039,8 @@ def run(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+        first_line = str(error).strip().partition("\n")[0]
+        print(f"error: {first_line}", file=sys.stderr)
         return 1
     return 0
 
