@@ -917,7 +917,10 @@ def with_its_game(model: Model, env: Env) -> Model:
     if not is_registered(model["env_id"]):
         return model
     spec_id = env.spec.id if env.spec else None
-    if spec_id not in (model["env_id"], qlearning.OTHER_ID.get(model["env_id"])):
+    if spec_id is None or spec_id not in {
+        model["env_id"],
+        qlearning.OTHER_ID.get(model["env_id"]),
+    }:
         made = f"made as {spec_id}" if spec_id else "not made by gym.make"
         text = f"the model is of {model['env_id']}, and the environment was {made}"
         raise ValueError(f"{text}: {OWN_NAME}")
@@ -1247,23 +1250,25 @@ def fetch_repo(
     Here fails what would otherwise fail after the training: a token that can only read,
     the repo of somebody else, another visibility than the wanted one.
     """
-    info, path = None, None
     with hub_errors(repo_id):
         user = api.whoami()
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PermissionError("your token can only read: make one with the write role")
+    owners = [user["name"], *(group["name"] for group in user.get("orgs", []))]
+    owner, slash, _ = repo_id.partition("/")
+    if not slash or owner not in owners:
+        raise PermissionError(f"{repo_id} is not NAME/REPO of {' or '.join(owners)}")
+
+    path = None
+    with hub_errors(repo_id):
         try:
             info = api.model_info(repo_id)
         except errors.RepositoryNotFoundError as error:
             if error.response.status_code != 404:  # it may be there, and not be seen
                 raise
-        if info and "README.md" in [file.rfilename for file in info.siblings or []]:
+            return None, None
+        if "README.md" in [file.rfilename for file in info.siblings or []]:
             path = api.hf_hub_download(repo_id, "README.md", revision=info.sha)
-    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PermissionError("your token can only read: make one with the write role")
-    owners = [user["name"], *(group["name"] for group in user.get("orgs", []))]
-    if repo_id.partition("/")[0] not in owners:
-        raise PermissionError(f"{repo_id} is not NAME/REPO of {' or '.join(owners)}")
-    if info is None:
-        return None, None
     if private is not None and private != info.private:
         now = "private" if info.private else "public"
         raise ValueError(f"{repo_id} is {now}: change that in its settings on the Hub")
@@ -1334,7 +1339,7 @@ def show_model(model: Model) -> None:
     """Print what a model plays and how well, in seconds whatever it claims."""
     env = make_env_from_model(model)
     model = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
-    seeds = len(evaluation_seeds(model))
+    seeds = len(model["eval_seed"]) or MOST_EPISODES
     episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES)
     steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
     if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):

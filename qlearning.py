@@ -1017,8 +1017,8 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: Any) -> Recipe:
         check_shares(r["min_epsilon"], r["max_epsilon"], *alphas, r["gamma"])
     except ValueError as error:
         parser.error(str(error))
-    episodes, seeds = r["n_eval_episodes"], len(evaluation_seeds(r))
-    if episodes > seeds:
+    episodes, seeds = r["n_eval_episodes"], len(r["eval_seed"])
+    if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
     if not 1 <= args.show_episode <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")

@@ -1197,3 +1197,1371 @@ def test_list_says_what_each_recipe_is_for():
     assert all(
         f"{name} " in told and qlearning.LESSONS[name] in told for name in RECIPES
     )
+
+
+# ======================================================================================
+# hub_utils.py
+# ======================================================================================
+# ------------------ Film an episode ---------------------------------------------------
+@pytest.fixture
+def camera():
+    return game("frozenlake", render_mode="rgb_array")
+
+
+@pytest.fixture
+def model(learned):
+    return RECIPES["frozenlake"] | {"qtable": learned}
+
+
+def frames_of(path):
+    """The pictures of a film."""
+    with imageio.get_reader(path) as film:
+        return list(film.iter_data())
+
+
+def distance(frame, other):
+    """How far two pictures are apart, in shades of a pixel."""
+    return abs(frame.astype("int64") - other).mean()
+
+
+@pytest.mark.parametrize("name", ["new/a.mp4", "a.gif"])
+def test_a_film_shows_the_agent_where_it_is_after_each_step(
+    tmp_path, camera, learned, name
+):
+    camera.reset(seed=5)
+    expected = [camera.render()]
+    for action in DOWN, DOWN, RIGHT, DOWN, RIGHT, RIGHT:
+        camera.step(action)
+        expected.append(camera.render())
+    path = record_video(camera, learned, tmp_path / name, fps=2, seed=5)
+    film = frames_of(path)
+    assert len(film) == 7
+    for i, frame in enumerate(film):
+        assert min(range(7), key=lambda k: distance(frame, expected[k])) == i
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_films_play_in_browsers_as_fast_as_fps_says(tmp_path, camera, learned):
+    path = record_video(camera, learned, tmp_path / "a.mp4", fps=2)
+    meta = next(imageio_ffmpeg.read_frames(str(path)))
+    assert (meta["codec"], meta["pix_fmt"][:7]) == ("h264", "yuv420p")
+    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (7, 3.5)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "it plays while it still loads"
+    path = record_video(camera, learned, tmp_path / "a.gif", fps=4)
+    waits = re.findall(rb"\x21\xf9\x04.(..)", path.read_bytes(), re.DOTALL)
+    assert [int.from_bytes(wait, "little") for wait in waits] == [25] * 7
+    assert b"NETSCAPE2.0\x03\x01\x00\x00" in path.read_bytes(), "it starts again"
+
+
+def test_an_endless_episode_ends_after_max_steps(tmp_path, camera):
+    waiting = initialize_q_table(16, 4)
+    path = record_video(camera, waiting, tmp_path / "a.mp4", fps=50)
+    assert len(frames_of(path)) == 100
+    path = record_video(camera, waiting, tmp_path / "a.mp4", fps=50, max_steps=2)
+    assert len(frames_of(path)) == 3
+
+
+class OddSize(gym.Wrapper):
+    """A lake whose pictures have what size and kind they like."""
+
+    def render(self):
+        return getattr(self, "picture", self.env.render()[:51, :33])
+
+
+def test_sizes_that_are_odd_are_filmed(tmp_path, camera, learned):
+    path = record_video(OddSize(camera), learned, tmp_path / "a.mp4")
+    assert frames_of(path)[0].shape == (52, 34, 3)
+
+
+def floats(env):
+    env.picture = array(4, 4)
+    return env
+
+
+CANNOT_BE_FILMED = [
+    ("a.avi", {}, "a film is a file that ends in .mp4 or .gif, not a.avi"),
+    ("a.gif", {"fps": 0}, "fps must be from 0.01 to 100, not 0"),
+    ("a.mp4", {"fps": 101}, "fps must be from 0.01 to 100, not 101"),
+    ("a.gif", {"fps": 0.01}, "a .gif of over 655 seconds: take a larger --fps"),
+    (
+        "a.mp4",
+        {"env": game("frozenlake")},
+        'make the game with render_mode="rgb_array"',
+    ),
+    (
+        "a.mp4",
+        {"env": floats(OddSize(game("frozenlake", render_mode="rgb_array")))},
+        "3 b",
+    ),
+    ("a.mp4", {"Qtable": [[0.0]]}, "this environment needs a Q-table of 16 x 4"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "sentence"), CANNOT_BE_FILMED)
+def test_what_cannot_be_filmed_is_said_and_an_older_film_stays(
+    tmp_path, camera, learned, name, changes, sentence
+):
+    (tmp_path / name).write_bytes(b"old")
+    how = {"env": camera, "Qtable": learned, "out_directory": tmp_path / name} | changes
+    with pytest.raises(ValueError, match=sentence):
+        record_video(**how)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"old"
+
+
+def test_a_broken_encoder_leaves_the_older_film(tmp_path, camera, learned, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)  # which is no encoder
+    (tmp_path / "a.mp4").write_bytes(b"old")
+    with pytest.raises((OSError, RuntimeError)):
+        record_video(camera, learned, tmp_path / "a.mp4")
+    monkeypatch.undo()
+    monkeypatch.setattr(imageio_ffmpeg, "count_frames_and_secs", lambda _: (6, 1.0))
+    with pytest.raises(RuntimeError, match="ffmpeg wrote 6 of 7 frames"):
+        record_video(camera, learned, tmp_path / "a.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_without_a_screen_none_is_looked_for(monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    hub_utils.draw_without_a_screen()
+    drivers = os.environ.pop("SDL_VIDEODRIVER"), os.environ.pop("SDL_AUDIODRIVER")
+    assert drivers == ("dummy", "dummy")
+    monkeypatch.setenv("DISPLAY", ":0")
+    hub_utils.draw_without_a_screen()
+    assert "SDL_VIDEODRIVER" not in os.environ, (
+        "a window is wanted where there is a screen"
+    )
+
+
+# ------------------ Draw a Q-table ----------------------------------------------------
+PAPER, INK, ORANGE = hub_utils.PAPER, hub_utils.INK, hub_utils.ORANGE
+DARKEST, PALEST = hub_utils.SHADES[-1], hub_utils.SHADES[0]
+# Where in a square the colour of a triangle is seen, beside number and arrow.
+SEEN = {LEFT: (0.15, 0.35), DOWN: (0.35, 0.8), RIGHT: (0.85, 0.35), UP: (0.35, 0.2)}
+
+
+def at(picture, column, row, x, y, size=120):
+    """The colour of a point in a square of the map."""
+    pixel = picture[round((row + y) * size), round((column + x) * size)]
+    return tuple(int(part) for part in pixel)
+
+
+def is_written(picture, column, row, x, y, size=120):
+    """Whether there is anything but one plain colour around a point."""
+    left, top = round((column + x) * size) - 5, round((row + y) * size) - 5
+    around = picture[top : top + 10, left : left + 10].reshape(-1, 3)
+    return len({tuple(pixel) for pixel in around.tolist()}) > 1
+
+
+def test_a_value_map_says_what_is_known_of_each_action(lake):
+    table = edited(initialize_q_table(16, 4), (14, RIGHT, 1.0), (14, UP, 0.5))
+    picture = draw_values(lake, table, state=10)
+    assert picture.shape == (480, 480, 3) and str(picture.dtype) == "uint8"
+    assert at(picture, 2, 3, *SEEN[RIGHT]) == DARKEST, "the best value"
+    assert at(picture, 2, 3, *SEEN[LEFT]) == PALEST, "0, which was learned"
+    assert at(picture, 2, 3, *SEEN[UP]) == hub_utils.SHADES[2], "half as good"
+    assert at(picture, 0, 0, *SEEN[RIGHT]) == PAPER, "never tried: no shade"
+    for move, tried in itertools.product(hub_utils.MOVES.values(), [True, False]):
+        column, row = (2, 3) if tried else (1, 3)
+        assert is_written(picture, column, row, *move.number) == tried
+    assert is_written(picture, 1, 1, 0.5, 0.5), "H"
+    assert at(picture, 1, 1, 0.3, 0.3) == hub_utils.ENDS["H"]
+    assert at(picture, 3, 3, 0.2, 0.2) == hub_utils.ENDS["G"]
+    frames = [at(picture, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
+    assert frames == [False, False, True, False], "state 10 is framed"
+
+
+def test_arrows_mark_the_greedy_actions_and_cover_no_number(lake, learned):
+    picture = draw_values(lake, learned)
+    for state in (0, 9, 14):
+        best = max(learned[state])
+        for action, name in enumerate(["LEFT", "DOWN", "RIGHT", "UP"]):
+            move = hub_utils.MOVES[name]
+            x = statistics.fmean(corner[0] for corner in move.arrow)
+            y = statistics.fmean(corner[1] for corner in move.arrow)
+            ink = at(picture, state % 4, state // 4, x, y)
+            is_arrow = ink in (INK, (255, 255, 255))
+            assert is_arrow == (learned[state][action] > best - 1e-9), (state, name)
+    for move in hub_utils.MOVES.values():
+        for x, y in move.arrow:
+            beside = abs(x - move.number[0]) >= move.room / 2 - 0.02
+            assert beside or abs(y - move.number[1]) > 0.08
+
+
+@pytest.mark.parametrize("value", [0.95, -12.57, -112.13, 12345.6])
+def test_numbers_fit_into_their_triangles(value, monkeypatch):
+    env, written = game("cliffwalking"), []
+    monkeypatch.setattr(hub_utils, "write", lambda *about, **_: written.append(about))
+    draw_values(
+        env, edited(initialize_q_table(48, 4, -1), (13, 0, value), (13, 1, value))
+    )
+    numbers = [about for about in written if re.match(r"-?\d", about[1])]
+    for square, text, (x, _), size, *_ in numbers:
+        width = hub_utils.font(size).size(text)[0] / square.get_width()
+        room = {move.number[0]: move.room for move in hub_utils.MOVES.values()}[x]
+        assert width <= room + (0.1 if value == 12345.6 else 0), text
+    texts = {about[1] for about in numbers}
+    assert texts & {f"{value:.{n}f}" for n in (2, 1, 0)}
+
+
+def test_optimistic_starts_are_grey_numbers_without_a_shade(lake, monkeypatch):
+    written = []
+    monkeypatch.setattr(hub_utils, "write", lambda *about, **_: written.append(about))
+    table = edited(initialize_q_table(16, 4, 1.0), (14, LEFT, 0.9))
+    picture = draw_values(lake, table, initial_value=1.0)
+    assert at(picture, 2, 3, *SEEN[RIGHT]) == PAPER
+    assert at(picture, 2, 3, *SEEN[LEFT]) != PAPER
+    colors = {(about[1], about[4]) for about in written if about[1] in ("1.00", "0.90")}
+    assert ("1.00", hub_utils.GREY) in colors and ("0.90", hub_utils.GREY) not in colors
+
+
+def test_the_maps_of_cliff_and_taxi():
+    cliff = game("cliffwalking")
+    picture = draw_values(cliff, value_iteration(cliff, 0.99))
+    assert picture.shape == (4 * 92, 12 * 92, 3)
+    assert at(picture, 5, 3, 0.2, 0.2, size=92) == hub_utils.ENDS["C"]
+    assert at(picture, 11, 2, *SEEN[DOWN], size=92) == DARKEST, "-1, into the goal"
+    taxi = game("taxi")
+    exact = value_iteration(taxi, 0.95)
+    state = 328  # (3,1) Y to R
+    picture = draw_values(taxi, exact, state=state)
+    assert picture.shape == (5 * 120 + 40, 5 * 120, 3)
+    for column, row, is_wall in (1, 0, True), (1, 2, False), (0, 3, True), (2, 4, True):
+        assert (at(picture, column, row, 1, 0.5) == INK) == is_wall
+    assert at(picture, 1, 3, 0.5, 0.01) == ORANGE
+    assert at(picture, 0, 4, 0.375, 0.4) == DARKEST, "p, at Y: pick the passenger up"
+    other = draw_values(taxi, exact, state=state + 1)  # the same passenger, to G
+    assert distance(picture, other) > 0, "another destination, another map"
+
+
+def test_games_of_ones_own_have_a_map_or_bars():
+    table = [[1.0, 0.0], [0.0] * 2, [0.0] * 2, [0.0] * 2]
+    picture = draw_values(OwnMap(), table)
+    assert picture.shape == (240, 240, 3)
+    assert at(picture, 0, 0, *SEEN[LEFT]) == DARKEST
+    assert is_written(picture, 0, 0, 0.5, 0.5), "the button for `wait`"
+    bars = draw_values(Script(*WALK), [[1.0, -1.0], [0.0] * 2, [0.0] * 2], state=0)
+    assert bars.shape == (80, 480, 3)
+    assert tuple(bars[8, 300]) == DARKEST and tuple(bars[48, 300]) == PAPER
+
+
+def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
+    path = record_video(camera, learned, tmp_path / "a.mp4", values=True)
+    film = frames_of(path)
+    assert len(film) == 7 and film[0].shape == (480, 480 + 12 + 480, 3)
+    for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
+        x, y = 492 + state % 4 * 120 + 60, state // 4 * 120 + 2
+        assert distance(frame[y, x], ORANGE) < 40, "the state of the moment is framed"
+
+
+# ------------------ Film the learning itself ------------------------------------------
+def test_the_learning_that_is_filmed_is_the_one_that_is_not(
+    tmp_path, lake, monkeypatch
+):
+    tables, shown = [], []
+    learn_, draw = qlearning.learn, hub_utils.draw
+    keep = lambda *args, **more: tables.append(learn_(*args, **more)) or tables[-1]
+    monkeypatch.setattr(qlearning, "learn", keep)
+    monkeypatch.setattr(
+        hub_utils, "draw", lambda env, values: shown.append(values) or draw(env, values)
+    )
+    recipe = RECIPES["frozenlake"] | {"n_training_episodes": 1000}
+    path = record_learning(recipe, tmp_path / "a.gif")
+    assert tables == [learn_(lake, recipe)], "the same table, bit for bit"
+    film = frames_of(path)
+    assert len(film) == len(shown) <= 60 and path.stat().st_size < 1_000_000
+    assert film[0].shape == (480 + 40 + 110, 972, 3)
+    assert {(values.low, values.high) for values in shown} == {(0.0, 1.0)}, "one scale"
+    assert shown[-1].rows == {s: tables[0][s] for s in range(16)}, "the end is reached"
+    # The goal's neighbour first, then one step further back each time.
+    first_seen = {}
+    for i, values in enumerate(shown):
+        for state, row in values.rows.items():
+            if max(row) > 0.005:
+                first_seen.setdefault(state, i)
+    assert list(first_seen)[:2] == [14, 10]
+    assert first_seen[14] == 1, "before that, an empty map"
+    assert max(shown[1].rows[14]) == 0.7 and max(shown[0].rows[14]) == 0
+    assert len(set(first_seen.values())) > 8, "step by step"
+
+
+def test_frames_are_close_together_at_first_and_reach_the_end():
+    assert hub_utils.spread([*range(40)]) == [*range(40)]
+    chosen = hub_utils.spread([*range(1000)])
+    assert len(chosen) == 60 and chosen[:5] == [*range(5)] and chosen[-1] == 999
+    gaps = [b - a for a, b in zip(chosen, chosen[1:])]
+    assert min(gaps) == 1 and max(gaps) == gaps[-1]
+
+
+def test_the_curve_is_the_mean_of_the_last_fiftieth():
+    scores = [0.0] * 50 + [1.0, 0.0]  # a fiftieth of 52 is one
+    assert hub_utils.moving_means(scores) == scores
+    means = hub_utils.moving_means([0.0, 2.0, 4.0] + [6.0] * 97)  # of 100: two
+    assert means[:4] == [0.0, 1.0, 3.0, 5.0] and means[-1] == pytest.approx(6.0)
+
+
+# ------------------ A pickle is a program, and is not run -----------------------------
+def reduced(name, argument):
+    """A program that imports a function and calls it with a text."""
+    module, function = name.encode().split(b".")
+    return b"\x80\x02c%b\n%b\nX%b%b\x85R." % (
+        module, function, len(argument).to_bytes(4, "little"), argument.encode()
+    )  # fmt: skip
+
+
+class Touch:
+    """What makes a folder where it is unpickled."""
+
+    def __init__(self, protocol):
+        self.protocol = protocol
+
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def with_table(**changes):
+    """The pickle of a small model, with changes."""
+    return pickle.dumps({"env_id": "x", "qtable": [[1.0]]} | changes)
+
+
+TENS = functools.reduce(lambda tens, _: [tens] * 10, range(7), 0)  # 10 ** 7 numbers
+HARMFUL = {  # programs that make a folder where they are obeyed
+    reduced("os.mkdir", "owned"): "it would import 'os.mkdir'",
+    b"cos\nmkdir\n(Vowned\ntR.": "it would import 'os.mkdir'",
+    b"(Vowned\nios\nmkdir\n.": "a model needs no UNICODE",
+    **{
+        pickle.dumps(Touch(p), p): "it would import '(posix|nt).mkdir'"
+        for p in (2, 3, 4, 5)
+    },
+    pickle.dumps({"env_id": "x", "qtable": Touch(4)}): "it would import",
+}
+REFUSED = HARMFUL | {
+    # what no model needs
+    b"\x80\x04\x82\x01.": "a model needs no EXT1",
+    b"\x80\x04cnumpy\nload\n.": "it would import 'numpy.load'",
+    b"\x80\x04cnumpy\ndtype\n)R.": "it would call 'dtype'",
+    with_table(qtable={1.0}): "a model needs no EMPTY_SET",
+    with_table(gamma=math.nan): "a model needs nothing like nan",
+    with_table(seed=10**30): "a model needs nothing like 1000",
+    pickle.dumps({1: 2}): "a model needs nothing like {1: 2}",
+    # no model
+    pickle.dumps([1, 2]): "a dictionary with env_id and qtable",
+    pickle.dumps(
+        {"env_id": 5, "qtable": [[1.0]]}
+    ): "a dictionary with env_id and qtable",
+    with_table(qtable=None): "its qtable is not a list of rows",
+    with_table(qtable=[[1.0], [1.0, 2.0]]): "rows of its qtable are not of one length",
+    with_table(qtable=[[]]): "rows of its qtable are not of one length",
+    with_table(qtable=[["1"]]): "its qtable has a cell that is no number",
+    with_table(env_kwargs=[]): r"its env_kwargs cannot be \[\]",
+    with_table(max_steps="9"): "its max_steps cannot be '9'",
+    with_table(max_steps=0): "episodes and max_steps must be 1 or more, not 1 and 0",
+    with_table(gamma=1.5): "its gamma must be from 0 to 1, not 1.5",
+    with_table(eval_seed=[-1]): "its eval_seed is no list of whole numbers",
+    # no pickle, or not the whole of one
+    b"": "no pickle, or one that was cut off",
+    b"<!doctype html>": "no pickle, or one that was cut off",
+    b"version https://git-lfs.github.com/spec/v1\n": "a Git LFS pointer, not the file",
+    with_table()[:-9]: "no pickle, or one that was cut off",
+    b"\x80\x04].": "a dictionary with env_id",
+    b"\x80\x04a.": "damaged",
+    b"\x80\x04N}b.": "damaged",
+    # work without an end
+    pickle.dumps(TENS): "more values, or deeper nested",
+    with_table(gamma=["x" * 1000] * 1000): "more values, or deeper nested",
+    with_table(env_kwargs={"x" * 600_000: 1}): "more values, or deeper nested",
+    with_table(qtable=[[[[[[[[[[0]]]]]]]]]]): "more values, or deeper nested",
+    b"\x80\x04]\x94h\x00a.": "more values, or deeper nested",
+    b"\x80\x04" + b")" + b"q\x00h\x00\x86" * 100 + b"q\x01}h\x01Ns.": "damaged",
+    b"\x80\x04\x96" + b"\xff" * 6 + b"\0\0.": "bytes",
+    b"\x80\x04" + b"N" * 700_000 + b".": "more than 600,000 instructions",
+    b"N" * 5_000_001 + b".": "more than 5,000,000 bytes",
+}
+
+
+@pytest.mark.parametrize("program", REFUSED, ids=range(len(REFUSED)))
+def test_what_is_no_model_is_refused_and_nothing_runs(tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    Path("m.pkl").write_bytes(program)
+    with pytest.raises(ValueError, match=REFUSED[program]) as caught:
+        load_model("m.pkl")
+    said = str(caught.value)
+    assert said.startswith("m.pkl is not a Q-learning model: ")
+    assert len(said) < 250 and "\n" not in said
+    assert os.listdir() == ["m.pkl"]
+
+
+@pytest.mark.parametrize("program", HARMFUL, ids=range(len(HARMFUL)))
+def test_these_programs_do_harm_where_they_are_obeyed(tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(program)  # noqa: S301
+    assert os.listdir() == ["owned"]
+
+
+KINDS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_of_all_kinds_are_read_as_numpy_wrote_them(protocol):
+    for kind, order in itertools.product(KINDS, "<>"):
+        numbers = array(3, 2)
+        numbers[:] = [[0, 1], [2, 3], [4, 5]]
+        numbers = numbers.astype(order + kind)
+        by_columns = numbers.T  # a view: NumPy writes it column by column
+        for value in numbers, by_columns, numbers[0], numbers[2, 1], numbers.copy("F"):
+            data = pickle.dumps(value, protocol)
+            if protocol < 4:
+                old = data.replace(b"numpy._core", b"numpy.core")
+                assert hub_utils.plain(hub_utils.read_pickle(old)) == value.tolist()
+            assert hub_utils.plain(hub_utils.read_pickle(data)) == value.tolist()
+
+
+def test_values_are_read_as_pickle_reads_them():
+    rng = random.Random(0)
+
+    def anything(depth):
+        simple = [None, True, False, rng.randrange(-(2**40), 2**40), rng.random()]
+        simple += ["", "é" * rng.randrange(300), 255, 256, 65536, -1, 2**63]
+        if depth == 0 or rng.random() < 0.3:
+            return rng.choice(simple)
+        items = [anything(depth - 1) for _ in range(rng.randrange(5))]
+        keys = [str(rng.random()) for _ in items]
+        return rng.choice([items, tuple(items), dict(zip(keys, items)), [items, items]])
+
+    def in_lists(value):
+        if isinstance(value, dict):
+            return {key: in_lists(item) for key, item in value.items()}
+        return [*map(in_lists, value)] if isinstance(value, (list, tuple)) else value
+
+    for protocol in [2, 3, 4, 5] * 100:
+        value = anything(4)
+        read = hub_utils.plain(hub_utils.read_pickle(pickle.dumps(value, protocol)))
+        assert read == in_lists(value)
+
+
+# ------------------ Save and load -----------------------------------------------------
+def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, model, learned):
+    numpys = array(16, 4)
+    numpys[:] = learned
+    written = model | {"qtable": numpys, "gamma": numpys[14, 2], "eval_seed": (1, 2)}
+    path = save_model(written, tmp_path / "new" / "m.pkl")
+    expected = model | {"qtable": learned, "gamma": learned[14][2], "eval_seed": [1, 2]}
+    read = pickle.loads(path.read_bytes())  # noqa: S301
+    assert read == load_model(path) == expected
+    assert {type(q) for row in read["qtable"] for q in row} == {float}
+    assert b"numpy" not in path.read_bytes() and type(read["gamma"]) is float
+    assert written["qtable"] is numpys, "the caller's dictionary is as it was"
+
+
+def test_a_large_table_is_read_and_a_larger_one_not_even_written(tmp_path, model):
+    model |= {"qtable": [[0.5, 1.5, 2.5, 3.5] for _ in range(65_536)]}
+    assert load_model(save_model(model, tmp_path / "m.pkl")) == model
+    with pytest.raises(ValueError, match="more values, or deeper nested"):
+        save_model(model | {"qtable": [[0.5] * 4] * 130_000}, tmp_path / "n.pkl")
+    assert os.listdir(tmp_path) == ["m.pkl"]
+
+
+# ------------------ Which game? The round trip is the proof ---------------------------
+class Corridor(gym.Env):
+    """A game of one's own, with arguments, and with pictures."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(self, size=5, cost=1, config=None, render_mode=None):
+        self.render_mode, self.size, self.cost = render_mode, size, cost
+        self.observation_space = gym.spaces.Discrete(size)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.s = 0
+        return 0, {}
+
+    def step(self, action):
+        self.s = max(0, self.s + (1 if action == 1 else -1))
+        return self.s, -float(self.cost), self.s == self.size - 1, False, {}
+
+    def render(self):
+        return gym.spaces.Box(self.s, self.s, (16, 16, 3), "uint8").sample()
+
+
+def costly_corridor(**arguments):
+    """Another entry point: a function, with a wrapper in it."""
+    return gym.wrappers.TransformReward(
+        Corridor(**arguments), lambda reward: 2 * reward
+    )
+
+
+@pytest.fixture
+def corridors():
+    """Registered games of one's own."""
+    gym.register("Corridor-v0", Corridor, max_episode_steps=50)
+    gym.register("Longer-v0", Corridor, max_episode_steps=50, kwargs={"size": 7})
+    gym.register("Costly-v0", costly_corridor, max_episode_steps=50)
+    yield
+    for name in ("Corridor-v0", "Longer-v0", "Costly-v0"):
+        del gym.registry[name]
+
+
+class Turned(gym.ActionWrapper):
+    """A lake where every action is another one."""
+
+    def action(self, action):
+        return (action + 1) % 4
+
+
+class Generous(gym.Wrapper):
+    """A lake where every step is worth 1."""
+
+    def step(self, action):
+        new_state, _, terminated, truncated, info = self.env.step(action)
+        return new_state, 1.0, terminated, truncated, info
+
+
+def made(env_id, **arguments):
+    """A function that makes a game with pictures."""
+    return lambda: make_env(env_id, render_mode="rgb_array", **arguments)
+
+
+def wrapped(wrapper):
+    return lambda: wrapper(game("frozenlake", render_mode="rgb_array"))
+
+
+LAKE, DESC = "FrozenLake-v1", ["SFF", "FHF", "FFG"]
+RETURNS = [  # env_id, the game, and what its model says of it once it is packaged
+    (LAKE, made(LAKE, map_name="8x8"), {"map_name": "8x8"}),
+    (LAKE, made(LAKE, desc=DESC, is_slippery=False), {"desc": DESC, "is_slippery": False}),
+    (LAKE, made(LAKE, desc=[[*row] for row in DESC]), {"desc": [[*row] for row in DESC]}),
+    (
+        LAKE,
+        lambda: made(LAKE, desc=make_env(LAKE, desc=DESC).unwrapped.desc)(),
+        {"desc": [[*row] for row in DESC]},
+    ),
+    (LAKE, made(LAKE, map_name="4x4", max_episode_steps=-1), {"map_name": "4x4", "max_episode_steps": -1}),
+    (LAKE, made(LAKE, map_name="4x4", max_episode_steps=20), {"map_name": "4x4", "max_episode_steps": 20}),
+    (LAKE, made(LAKE, map_name=None), None),  # drawn at random
+    ("Taxi-v3", made("Taxi-v3"), {}),
+    ("CliffWalking-v1", made("CliffWalking-v1", is_slippery=True), {"is_slippery": True}),
+    ("Corridor-v0", made("Corridor-v0"), {}),
+    ("Corridor-v0", made("Corridor-v0", size=6), {"size": 6}),
+    ("Corridor-v0", made("Corridor-v0", config={"a": [1]}), {"config": {"a": [1]}}),
+    ("Longer-v0", made("Longer-v0"), {"size": 7}),
+    ("Costly-v0", made("Costly-v0"), {}),
+    ("Mine-v0", wrapped(Generous), None),  # packaged under its own name
+    ("Mine-v0", lambda: Corridor(render_mode="rgb_array"), None),  # no registry knows it
+]  # fmt: skip
+
+
+def model_of(env, env_id, **changes):
+    """A model that was trained a little in this environment, as the course has it."""
+    start = {
+        "n_training_episodes": 30,
+        "n_eval_episodes": 3,
+        "max_steps": 60,
+        "gamma": 0.9,
+    }
+    recipe = RECIPES["frozenlake"] | start
+    Qtable = learn(env, recipe)
+    del recipe["env_kwargs"]
+    return recipe | {"env_id": env_id, "qtable": Qtable} | changes
+
+
+@pytest.mark.parametrize(("env_id", "make", "says"), RETURNS, ids=range(len(RETURNS)))
+def test_what_is_packaged_loads_back_with_the_published_score(
+    corridors, tmp_path, env_id, make, says
+):
+    env = make()
+    model = model_of(env, env_id)
+    package_model(model, env, tmp_path)
+    loaded = load_model(tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    published = results["mean_reward"], results["std_reward"]
+    if env_id == "Mine-v0":
+        with pytest.raises(ValueError, match="this Gymnasium has no game 'Mine-v0'"):
+            make_env_from_model(loaded)
+        card = (tmp_path / "README.md").read_text()
+        assert "- Mine-v0\n" in card and "exact mean" not in card
+        assert published == qlearning.evaluate_model(env, model)
+        return
+    assert says is None or loaded["env_kwargs"] == says
+    assert qlearning.evaluate_model(make_env_from_model(loaded), loaded) == published
+    assert published == qlearning.evaluate_model(env, model)
+    assert "env_kwargs" not in model, "the caller's dictionary is as it was"
+
+
+OTHERS = "the one that others make from this model .* an env_id of its own"
+NOT_PACKAGED = [
+    (wrapped(Generous), {}, r"your environment gives 6.00 \+/- 0.00, " + OTHERS),
+    (wrapped(Renumbered), {}, OTHERS),
+    (wrapped(Turned), {}, OTHERS),
+    (
+        made(LAKE, map_name="8x8"),
+        {"env_id": "Taxi-v3"},
+        "and the environment was made as",
+    ),
+    (
+        lambda: Corridor(render_mode="rgb_array"),
+        {},
+        "the environment was not made by gym",
+    ),
+    (lambda: object(), {}, "make it a gymnasium.Env"),
+    (made(LAKE), {"qtable": [[0.0] * 4]}, "this environment needs a Q-table of 16 x 4"),
+    (made(LAKE), {"gamma": None}, "its gamma cannot be None"),
+    (made(LAKE), {"eval_seed": [1]}, "3 episodes, but only 1 seeds"),
+    (made(LAKE), {"env_kwargs": {"map_name": "8x8"}}, "needs a Q-table of 64 x 4"),
+    (made(LAKE), {"env_kwargs": {"nosuch": 5}}, "'nosuch': 5} for this model"),
+    (
+        made("Corridor-v0", config={"f": len}),
+        {"env_id": "Corridor-v0"},
+        "argument config",
+    ),
+    (lambda: game("frozenlake"), {}, 'render_mode="rgb_array"'),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "sentence"), NOT_PACKAGED, ids=range(len(NOT_PACKAGED))
+)
+def test_what_would_not_load_back_is_refused_in_a_sentence(
+    corridors, tmp_path, model, learned, make, changes, sentence
+):
+    env = make()
+    table = (
+        {"qtable": [learned[15 - s] for s in range(16)]} if "Renum" in str(env) else {}
+    )
+    if "Turned" in str(env):
+        table = {"qtable": [row[1:] + row[:1] for row in learned]}
+    if "Corridor" in str(env):
+        table = {"qtable": initialize_q_table(5, 2)}
+    if "8x8" in str(getattr(env, "spec", "")):
+        table = {"qtable": initialize_q_table(64, 4)}
+    course = {name: value for name, value in model.items() if name != "env_kwargs"}
+    with pytest.raises(ValueError, match=sentence):
+        package_model(
+            course | {"n_eval_episodes": 3} | table | changes, env, tmp_path / "a"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"env_id": "os:Game-v0"}, "this Gymnasium has no game 'os:Game-v0'"),
+        ({"env_kwargs": {"desc": ["SFFF"] * 5}}, "its map is larger than its table"),
+        ({"env_kwargs": {"desc": 5}}, "cannot be made with {'desc': 5} for this model"),
+        ({"env_kwargs": {"render_mode": "human"}}, "cannot be made with"),
+        ({"env_kwargs": {"map_name": "8x8"}}, "for this model: .* Q-table of 64 x 4"),
+    ],
+)
+def test_no_game_is_made_that_is_unknown_or_does_not_fit(model, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_env_from_model(model | changes)
+
+
+def test_the_course_s_keys_are_known(model):
+    del model["env_kwargs"]
+    for keys, outcomes in ({}, 3), ({"map_name": "4x4", "slippery": False}, 1):
+        env = make_env_from_model(model | keys)
+        assert len(env.unwrapped.P[0][0]) == outcomes
+    assert hub_utils.game_name(model | keys) == "FrozenLake-v1-4x4-no_slippery"
+
+
+@pytest.mark.parametrize(
+    ("says", "name"),
+    [
+        ({"map_name": "8x8"}, "FrozenLake-v1-8x8"),
+        ({"map_name": "4x4", "is_slippery": False}, "FrozenLake-v1-4x4-no_slippery"),
+        ({"desc": DESC, "is_slippery": True}, "FrozenLake-v1-desc"),
+        (
+            {"map_name": "4x4", "max_episode_steps": 9},
+            "FrozenLake-v1-4x4-max_episode_steps",
+        ),
+    ],
+)
+def test_the_tag_is_what_the_course_calls_the_game(model, says, name):
+    assert hub_utils.game_name(model | {"env_kwargs": says}) == name
+
+
+# ------------------ The package and its card ------------------------------------------
+def card_of(folder):
+    return hf.ModelCard((folder / "README.md").read_text("utf-8"))
+
+
+def test_a_package_is_six_files_that_say_how_the_agent_came_about(
+    tmp_path, camera, model
+):
+    folder = package_model(model, camera, tmp_path / "a", video_fps=2)
+    assert {file.name for file in folder.iterdir()} == set(FILES) and len(FILES) == 6
+    extra = {"map_name": "4x4", "slippery": False}  # for the course's readers
+    assert load_model(folder) == model | extra
+    params = json.loads((folder / "params.json").read_text())
+    assert params == {n: v for n, v in (model | extra).items() if n != "qtable"}
+    results = json.loads((folder / "results.json").read_text())
+    score = {"mean_reward": 1.0, "std_reward": 0.0, "n_eval_episodes": 100}
+    assert results == results | score | {"env_id": "FrozenLake-v1"}
+    assert results["gymnasium"] == gym.__version__
+    assert imageio_ffmpeg.count_frames_and_secs(str(folder / "replay.mp4")) == (7, 3.5)
+    values = imageio.imread(folder / "values.png")
+    assert distance(values, draw_values(camera, model["qtable"], state=0)) == 0
+
+    card = card_of(folder)
+    tag = "FrozenLake-v1-4x4-no_slippery"
+    tags = [tag, "q-learning", "reinforcement-learning", "custom-implementation"]
+    assert card.data.tags == tags and card.data.pipeline_tag == "reinforcement-learning"
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value) == ("mean_reward", "1.00 +/- 0.00")
+    assert result.dataset_name == result.dataset_type == tag
+    for line in [
+        f"# Q-learning agent for {tag}",
+        "4 actions in each of 16 states, and takes the action of the highest value.",
+        "![The values that it has learned](values.png)",
+        "- 1.00 +/- 0.00 mean +/- deviation over 100 episodes",
+        "- 1.0000 exact mean of this agent within 99 steps",
+        "| learning_rate | 0.7 | alpha, the share of the TD error to correct |",
+        "python hub_utils.py package frozenlake",
+    ]:
+        assert line in card.text.splitlines(), line
+
+
+def test_the_film_shows_the_first_scored_episode(tmp_path):
+    env = game("taxi", render_mode="rgb_array")
+    model = RECIPES["taxi"] | {"qtable": value_iteration(env, 0.95)}
+    package_model(model, env, tmp_path)
+    steps = rollout(env, model["qtable"], env.reset(seed=16)[0], 99)
+    assert len(frames_of(tmp_path / "replay.mp4")) == 1 + len(list(steps))
+    (result,) = card_of(tmp_path).data.eval_results
+    assert (result.dataset_name, result.metric_value) == ("Taxi-v3", "7.56 +/- 2.71")
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        ({"seed": 3, "learning_rate": 0.5}, "frozenlake --learning-rate 0.5 --seed 3"),
+        ({"n_training_episodes": 500}, "frozenlake --episodes 500"),
+        ({"n_eval_episodes": 5}, "frozenlake"),
+    ],
+)
+def test_the_card_has_the_command_that_makes_the_table_again(model, changes, command):
+    said = hub_utils.command_to_train(model | changes)
+    assert f"\npython hub_utils.py package {command}\n" in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"env_kwargs": {"map_name": "5x5"}}, {"env_id": "Own-v0"}, {"seed": None}],
+)
+def test_without_such_a_command_the_card_names_none(model, changes):
+    said = hub_utils.command_to_train(model | changes)
+    assert said == "It was trained with the numbers above."
+    del model["seed"]
+    assert hub_utils.command_to_train(model) == said
+
+
+def test_the_card_s_python_runs_as_it_stands(
+    tmp_path, camera, model, monkeypatch, capsys
+):
+    package_model(model, camera, tmp_path)
+    code = re.search(r"```python\n(.*?)```", card_of(tmp_path).text, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102
+    assert capsys.readouterr().out == "1.00 +/- 0.00\n"
+
+
+def test_no_text_of_a_model_becomes_code_or_markdown(tmp_path, camera, model):
+    name = 'x"](javascript:) `*` $\n{a}'
+    package_model(model | {"env_id": name}, camera, tmp_path)
+    text = card_of(tmp_path).text
+    assert "javascript:)" not in text and "&#40;" not in text.split("```python")[1]
+    assert 'model = load_model("q-learning.pkl")\nenv = ...' in text
+
+
+WORDS = "\n\nMy {own} words: 雪.\n"
+
+
+def test_what_the_owner_wrote_stays_over_each_new_package(tmp_path, camera, model):
+    package_model(model, camera, tmp_path)
+    text = (tmp_path / "README.md").read_text("utf-8").rstrip("\n")
+    text = text.replace("tags:\n", "license: mit\ntags:\n- mine\n", 1)
+    (tmp_path / "README.md").write_text(text + WORDS, "utf-8")
+    for seed in (1, 2):
+        package_model(model | {"seed": seed}, camera, tmp_path)
+    card = card_of(tmp_path)
+    assert card.text.endswith(hub_utils.OWNER_MARK + WORDS)
+    assert card.text.count("words") == 1 and "| seed | 2 |" in card.text
+    assert card.data.license == "mit" and card.data.tags[-1] == "mine"
+
+
+def test_a_card_without_the_mark_is_kept_below_it(tmp_path, camera, model):
+    tag = "FrozenLake-v1-4x4-no_slippery"
+    (tmp_path / "README.md").write_text(f"---\ntags: [{tag}]\n---\nBy hand.\n")
+    for _ in range(2):
+        package_model(model, camera, tmp_path)
+    assert card_of(tmp_path).text.endswith(f"{hub_utils.OWNER_MARK}\n\nBy hand.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# My project\n", "has words that would get lost: take another folder"),
+        ("---\ntags: [Taxi-v3]\n---\nMy taxi.\n", "has words that would get lost"),
+        ("---\ntags: [\n---\n", "README.md cannot be read"),
+    ],
+)
+def test_no_words_get_lost(tmp_path, camera, model, text, sentence):
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        package_model(model, camera, tmp_path)
+    assert (tmp_path / "README.md").read_text() == text
+    assert os.listdir(tmp_path) == ["README.md"]
+
+
+def test_all_or_none_of_a_package_is_there_and_links_are_not_followed(
+    tmp_path, camera, model, monkeypatch
+):
+    folder, outside = tmp_path / "a", tmp_path / "outside"
+    package_model(model, camera, folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    outside.write_text("mine")
+    monkeypatch.setattr(hub_utils, "record_video", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        package_model(model | {"seed": 5}, camera, folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    monkeypatch.undo()
+    if os.name != "nt":
+        (folder / "params.json").unlink()
+        (folder / "params.json").symlink_to(outside)
+        package_model(model, camera, folder)
+        assert (
+            outside.read_text() == "mine" and not (folder / "params.json").is_symlink()
+        )
+    (folder / "values.png").unlink()
+    (folder / "values.png").mkdir()
+    with pytest.raises(OSError, match="values.png is a folder"):
+        package_model(model, camera, folder)
+    with pytest.raises(OSError, match="outside is a file: take a folder"):
+        package_model(model, camera, outside)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "outside"}
+
+
+# ------------------ The Hub on loopback, as strict as the real one --------------------
+# A real HTTP server, to which the real huggingface_hub speaks. It has two addresses: the
+# Hub itself, and the store, where large files (Git LFS) go by signed links, without a
+# token. Every repo is a list of commits, and a commit is a dictionary: path -> content.
+# The client's own upload of large files warns of itself, which `-W error` would not have.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+TOKENS = {"hf_write": "write", "hf_read": "read"}  # Ann's, who is also in the club
+LARGE = (".pkl", ".mp4", ".png")  # how the names of large files end
+
+
+def oid(content, large=True):
+    """The name of a file: that of Git LFS if it is large, otherwise that of git."""
+    header = b"" if large else b"blob %d\0" % len(content)
+    return hashlib.new("sha256" if large else "sha1", header + content).hexdigest()
+
+
+class Refused(Exception):
+    """What the Hub answers if it says no: status, content and headers."""
+
+    def __init__(self, status, message="", code="", **headers):
+        headers |= {"X-Error-Message": message, "X-Error-Code": code}
+        super().__init__(status, {"error": message}, headers)
+
+
+class Hub:
+    """The repos, and the answers to all requests about them."""
+
+    def __init__(self):
+        self.repos, self.store, self.private = {}, {}, set()
+        self.failures = {}  # a pattern of requests -> the status that it is answered with
+        self.requests, self.messages = [], []
+        here = ("127.0.0.1", 0)
+        self.servers = [ThreadingHTTPServer(here, HubHandler) for _ in range(2)]
+        ports = [server.server_port for server in self.servers]
+        self.url, self.store_url = (f"http://127.0.0.1:{port}" for port in ports)
+        for server in self.servers:
+            server.hub = self
+            run = functools.partial(server.serve_forever, poll_interval=0.01)
+            threading.Thread(target=run, daemon=True).start()
+
+    def stop(self):
+        while self.servers:
+            server = self.servers.pop()
+            server.shutdown()
+            server.server_close()
+
+    def commit(self, repo, files):
+        """Add a commit, to a new repo if need be; its id comes back."""
+        commits = self.repos.setdefault(repo, [{".gitattributes": b""}])
+        commits.append(commits[-1] | files)
+        return self.find(repo)[0]
+
+    def find(self, repo, revision="main"):
+        """The id of a commit and its files."""
+        commits = self.repos[repo]
+        ids = [oid(f"{repo} {i}".encode(), large=False) for i in range(len(commits))]
+        if revision not in ("main", *ids):
+            raise Refused(404, "Invalid rev id", "RevisionNotFound")
+        number = len(ids) - 1 if revision == "main" else ids.index(revision)
+        return ids[number], commits[number]
+
+    def check_token(self, token, writes_to=""):
+        if not token:
+            raise Refused(401, "Invalid username or password.")
+        may_write = TOKENS[token] == "write" and writes_to.startswith(("ann/", "club/"))
+        if writes_to and not may_write:
+            raise Refused(403, "You don't have the rights to do that")
+
+    def answer(self, method, parts, body, token):
+        """(status, content, headers); a content that is not bytes travels as JSON."""
+        if token and token not in TOKENS:
+            raise Refused(401, "Invalid credentials in Authorization header")
+        if parts[0] != "store":  # one line of JSON; the lines of a commit are many
+            asked, *files = [json.loads(line) for line in body.splitlines()] or [{}]
+        match method, *parts:
+            case (("GET" | "PUT"), "store", name):
+                if token or (oid(body) != name if body else name not in self.store):
+                    raise Refused(400, "a link is for one file, and needs no token")
+                return 200, self.store.setdefault(name, body), {}
+            case "GET", "api", "whoami-v2":
+                self.check_token(token)
+                auth = {"accessToken": {"role": TOKENS[token]}}
+                user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
+                return 200, user | {"auth": auth}, {}
+            case "POST", "api", "validate-yaml":
+                hf.ModelCard(asked["content"])  # raises for what is no metadata
+                return 200, {"errors": [], "warnings": []}, {}
+            case "POST", "api", "repos", "create":
+                repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
+                self.check_token(token, writes_to=repo)
+                if repo in self.repos:
+                    raise Refused(409, "You already created this repo")
+                self.repos[repo] = [{".gitattributes": b""}]
+                # Newer clients say visibility, older ones private.
+                if asked.get("private") or asked.get("visibility") == "private":
+                    self.private.add(repo)
+                return 200, {"url": f"{self.url}/{repo}"}, {}
+            case _, "api", "models", owner, name, *action:
+                pass
+            case _, owner, name, ("info" | "resolve"), *_:
+                name, action = name.removesuffix(".git"), parts[2:]
+            case _:
+                raise Refused(404)
+        repo = f"{owner}/{name}"
+        if repo not in self.repos or (repo in self.private and not token):
+            raise Refused(404 if token else 401, "Repository not found", "RepoNotFound")
+        if method not in ("GET", "HEAD"):
+            self.check_token(token, writes_to=repo)
+        return self.answer_about(repo, method, action, asked, files)
+
+    def answer_about(self, repo, method, action, asked, new):
+        """The answer about a repo that is there, to somebody who may ask it."""
+        commit_id, files = self.find(repo)
+        match method, *action:
+            case ("GET",) | ("GET", "revision", "main"):
+                about = {"id": repo, "sha": commit_id, "private": repo in self.private}
+                return 200, about | {"siblings": [{"rfilename": f} for f in files]}, {}
+            case "POST", "preupload", "main":
+                for file in asked["files"]:
+                    large = (path := file["path"]).endswith(LARGE)
+                    file["uploadMode"] = "lfs" if large else "regular"
+                    file["oid"] = oid(files[path], large) if path in files else None
+                    file["shouldIgnore"] = False
+                return 200, asked, {}
+            case "POST", "info", "lfs", "objects", "batch":
+                for file in asked["objects"]:
+                    upload = {"href": f"{self.store_url}/store/{file['oid']}"}
+                    if file["oid"] not in self.store:
+                        file["actions"] = {"upload": upload}
+                return 200, {"transfer": "basic", "objects": asked["objects"]}, {}
+            case "POST", "commit", "main":  # small files come with it, large ones did
+                if asked["value"].get("parentCommit") not in (None, commit_id):
+                    raise Refused(412, "A commit has happened since. Please refresh.")
+                files = {}
+                for line in new:
+                    file, path = line["value"], line["value"]["path"]
+                    if line["key"] != ("lfsFile" if path.endswith(LARGE) else "file"):
+                        raise Refused(400, f"{path} was sent as {line['key']}")
+                    is_large = line["key"] == "lfsFile"
+                    files[path] = self.store[file["oid"]] if is_large else b""
+                    if not is_large:
+                        files[path] = base64.b64decode(file["content"])
+                self.messages.append(asked["value"]["summary"])
+                page = f"{self.url}/{repo}/commit/{(new := self.commit(repo, files))}"
+                return 200, {"commitOid": new, "commitUrl": page}, {}
+            case (("GET" | "HEAD"), "resolve", revision, *parts):
+                commit_id, files = self.find(repo, revision)
+                path, headers = "/".join(parts), {"X-Repo-Commit": commit_id}
+                if path not in files:
+                    raise Refused(404, "Entry not found", "EntryNotFound", **headers)
+                content, name = files[path], oid(files[path])
+                headers["ETag"] = f'"{oid(content, large=False)}"'
+                if name not in self.store:
+                    return 200, content, headers
+                headers |= {"X-Linked-Etag": f'"{name}"', "X-Linked-Size": len(content)}
+                headers["Location"] = f"{self.store_url}/store/{name}"
+                return 302, b"", headers
+            case _:
+                raise Refused(404)
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """Reads a request and answers it in one packet; the connection stays open."""
+
+    protocol_version, wbufsize = "HTTP/1.1", 10**6  # what is written is gathered first
+
+    def log_message(self, *_):
+        """Stderr belongs to the program under test."""
+
+    def handle_request(self):
+        hub, path = self.server.hub, self.path.split("?")[0]
+        if not hub.servers:  # it was stopped, and says nothing any more
+            self.close_connection = True
+            return self.connection.close()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        hub.requests.append(request := f"{self.command} {path}")
+        try:
+            for pattern, happen in hub.failures.items():
+                if re.match(pattern, request):
+                    happen()
+            answer = hub.answer(self.command, path[1:].split("/"), body, token)
+        except Refused as refused:
+            answer = refused.args
+        status, content, headers = answer
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        self.send_response(status)
+        for header in ({"Content-Length": len(content)} | headers).items():
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else content)
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request
+
+
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """A Hub of the test's own, and a client that sees nothing of this machine's settings."""
+    hub, home = Hub(), tmp_path_factory.mktemp("home")
+    (home / "token").write_text("hf_write")
+    for name in list(os.environ):
+        if re.match("HF_|HUGGING|TRANSFORMERS_|.*_PROXY$", name, re.IGNORECASE):
+            monkeypatch.delenv(name)
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NO_PROXY": "*"}
+    for name, value in (settings | {"HF_HUB_DISABLE_XET": "1"}).items():
+        monkeypatch.setenv(name, value)
+    importlib.reload(constants)  # where the client reads its environment
+    for module in ("file_download", "utils.tqdm"):  # which keep copies of some
+        module = importlib.import_module(f"huggingface_hub.{module}")
+        for name in filter(str.isupper, vars(constants).keys() & vars(module).keys()):
+            monkeypatch.setattr(module, name, getattr(constants, name))
+    close = getattr(hf.utils, "close_session", None) or hf.utils.reset_sessions
+    close()  # a connection keeps the settings that it was made with
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
+    hub.home = home
+    yield hub
+    close()
+    hub.stop()
+    monkeypatch.undo()
+    importlib.reload(constants)
+
+
+# ------------------ Push and load -----------------------------------------------------
+@pytest.fixture
+def push(tmp_path, camera, model):
+    """Push the model, by default as ann/lake."""
+
+    def push(repo_id="ann/lake", changes={}, **options):  # noqa: B006
+        return push_to_hub(
+            repo_id, model | changes, camera, 1, tmp_path / "hub", **options
+        )
+
+    return push
+
+
+def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
+    hub, push, tmp_path, model, capsys
+):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "notes.txt").write_text("mine")
+    assert push() == f"{hub.url}/ann/lake"
+    told = capsys.readouterr().out
+    assert (
+        told.startswith("Mean_reward=1.00 +/- 0.00\n") and f"{hub.url}/ann/lake" in told
+    )
+    _, commit = hub.repos["ann/lake"]
+    here = {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
+    assert commit == here | {".gitattributes": b""}
+    large = [name for name in FILES if name.endswith(LARGE)]
+    assert hub.store.keys() == {oid(commit[name]) for name in large}
+    assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
+    assert hub.messages == ["Upload a Q-learning agent"] and hub.private == set()
+    assert load_from_hub("ann/lake")["qtable"] == model["qtable"]
+
+
+def test_message_privacy_and_organization(hub, push):
+    push("club/lake", commit_message="better", private=True)
+    assert hub.private == {"club/lake"} and hub.messages == ["better"]
+    push("club/lake", {"seed": 5})
+    push(token="hf_write", private=False)
+    for repo_id, private in (("ann/lake", True), ("club/lake", False)):
+        with pytest.raises(
+            ValueError, match=f"{repo_id} is .*: change that in its settings"
+        ):
+            push(repo_id, private=private)
+    assert hub.private == {"club/lake"} and len(hub.messages) == 3
+
+
+def test_what_is_written_on_the_website_stays(hub, push, tmp_path):
+    push()
+    text = hub.find("ann/lake")[1]["README.md"].decode().rstrip("\n")
+    edited_ = {"README.md": f"{text}{WORDS}".encode()}
+    hub.commit("ann/lake", edited_)
+    shutil.rmtree(tmp_path / "hub")
+    push(changes={"seed": 5})
+    text = hub.find("ann/lake")[1]["README.md"].decode()
+    assert text.endswith(hub_utils.OWNER_MARK + WORDS) and "| seed | 5 |" in text
+    # Words here that the Hub does not have, or another game's, are not lost either.
+    (tmp_path / "hub" / "README.md").write_text(text + "And more.\n", "utf-8")
+    for repo_id in ("ann/lake", "ann/new"):
+        if repo_id == "ann/new":
+            text = text.replace("- FrozenLake-v1-4x4-no_slippery", "- Taxi-v3")
+            (tmp_path / "hub" / "README.md").write_text(text, "utf-8")
+        with pytest.raises(ValueError, match="words that would get lost"):
+            push(repo_id)
+    assert len(hub.repos["ann/lake"]) == 4 and "ann/new" not in hub.repos
+
+
+def test_what_is_pushed_by_somebody_else_meanwhile_is_not_overwritten(hub, push):
+    push()
+    hub.failures["POST .*/preupload/"] = lambda: hub.commit("ann/lake", {"x": b"new"})
+    with pytest.raises(OSError, match="412"):
+        push(changes={"seed": 5})
+    assert hub.messages == ["Upload a Q-learning agent"]
+
+
+CANNOT_BE_PUSHED = [
+    ("hf_write", "bob/lake", "bob/lake is not NAME/REPO of ann or club"),
+    ("hf_write", "lake", "lake is not NAME/REPO of ann or club"),
+    ("hf_read", "ann/lake", "your token can only read: make one with the write role"),
+    ("", "ann/lake", "there is no token: run `hf auth login`"),
+    ("hf_old", "ann/lake", "[Ii]nvalid (user token|credentials)|401"),
+]
+
+
+@pytest.mark.parametrize(("token", "repo_id", "sentence"), CANNOT_BE_PUSHED)
+def test_what_cannot_be_pushed_is_known_before_training(
+    hub, tmp_path, monkeypatch, capsys, token, repo_id, sentence
+):
+    monkeypatch.setattr(qlearning, "learn", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.chdir(tmp_path)
+    (hub.home / "token").write_text(token)
+    assert hub_utils.main(["push", "frozenlake", "--repo-id", repo_id]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and re.match(f"error: .*{sentence}", err) and err.count("\n") == 1
+    assert "hf_" not in err and hub.repos == {} and os.listdir() == []
+
+
+def refuse(*about, **headers):
+    """What makes the Hub say no."""
+
+    def happen():
+        raise Refused(*about, **headers)
+
+    return happen
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "kind", "sentence"),
+    [
+        ("GET .*/api/models/ann/lake", 500, OSError, "500"),
+        ("GET .*/api/models/ann/lake", 403, OSError, "403"),
+        ("HEAD .*README.md", 500, OSError, ""),
+        ("POST .*/create", 403, OSError, "403"),
+        ("POST .*/commit", 500, OSError, "500"),
+    ],
+)
+def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
+    hub, push, request_, status, kind, sentence
+):
+    if "create" not in request_:
+        hub.commit("ann/lake", {"README.md": b"---\ntags: [x]\n---\nWords.\n"})
+    before = {repo: len(commits) for repo, commits in hub.repos.items()}
+    hub.failures[request_] = refuse(status, "as the test wants it")
+    with pytest.raises(kind, match=sentence) as caught:
+        push()
+    assert "no connection" not in str(caught.value) or "HEAD" in request_
+    assert {repo: len(commits) for repo, commits in hub.repos.items()} == before
+
+
+def test_a_private_repo_that_a_token_cannot_see_is_not_taken_for_a_new_one(hub, push):
+    hub.failures["GET .*/api/models/ann/lake"] = refuse(401, "no", "RepoNotFound")
+    with pytest.raises(
+        FileNotFoundError, match="no ann/lake on the Hub, for your token"
+    ):
+        push()
+    assert hub.repos == {}
+
+
+def test_loading_what_is_not_there_or_too_large(hub):
+    with pytest.raises(
+        FileNotFoundError, match="no ann/none on the Hub, for your token"
+    ):
+        load_from_hub("ann/none")
+    hub.commit("ann/lake", {"q-learning.pkl": bytes(5_000_001)})
+    with pytest.raises(FileNotFoundError, match="ann/lake has no such file"):
+        load_from_hub("ann/lake", "other.pkl")
+    with pytest.raises(ValueError, match="q-learning.pkl of ann/lake is too large"):
+        load_from_hub("ann/lake")
+    assert not [request for request in hub.requests if request.startswith("GET")]
+    with pytest.raises(ValueError, match="is not a Q-learning model: it would import"):
+        hub.commit("ann/lake", {"q-learning.pkl": next(iter(HARMFUL))})
+        load_from_hub("ann/lake")
+
+
+def test_private_models_need_a_token_and_a_copy_needs_no_connection(hub, push, model):
+    push(private=True)
+    (hub.home / "token").unlink()
+    with pytest.raises(
+        FileNotFoundError, match="no ann/lake on the Hub, for your token"
+    ):
+        load_from_hub("ann/lake")
+    loaded = load_from_hub("ann/lake", token="hf_read")
+    hub.stop()
+    assert load_from_hub("ann/lake") == loaded
+    with pytest.raises(ConnectionError, match="no connection to the Hub .HF_ENDPOINT"):
+        load_from_hub("ann/other")
+    with pytest.raises(ConnectionError, match="no connection to the Hub"):
+        push(token="hf_write")
+
+
+# ------------------ The command line of hub_utils -------------------------------------
+SOME = ("frozenlake", "--episodes", "1000")
+
+
+def test_package_push_and_load_tell_the_score_and_the_place(hub, tmp_path, capsys):
+    folder = str(tmp_path / "a")
+    for arguments, told in [
+        (["package", *SOME, "--folder", folder], f"{folder}\n"),
+        (
+            ["push", *SOME, "--folder", folder, "--repo-id", "ann/lake"],
+            f"{hub.url}/ann/lake",
+        ),
+        (
+            ["load", folder],
+            "THE WORLD: FrozenLake-v1 {'map_name': '4x4', 'is_slippery': F",
+        ),
+        (["load", f"{folder}/q-learning.pkl"], "THE PROOF: "),
+        (["load", "ann/lake"], "VERDICT: "),
+    ]:
+        assert hub_utils.main(arguments) == 0
+        out = capsys.readouterr().out
+        assert "Mean_reward=1.00 +/- 0.00\n" in out and told in out
+
+
+def test_record_films_and_draws_what_it_is_asked_for(tmp_path, capsys):
+    slippery, env = (
+        ("frozenlake-slippery", "--episodes", "100"),
+        game("frozenlake-slippery"),
+    )
+    table = learn(env, RECIPES["frozenlake-slippery"] | {"n_training_episodes": 100})
+    film, picture = tmp_path / "a.mp4", tmp_path / "new" / "a.png"
+    for episode in 1, 2:
+        steps = rollout(env, table, env.reset(seed=episode - 1)[0], 99)
+        shown = ["--show-episode", str(episode)]
+        assert hub_utils.main(["record", *slippery, str(film), *shown]) == 0
+        assert len(frames_of(film)) == 1 + len(list(steps))
+    assert hub_utils.main(["record", *slippery, str(picture)]) == 0
+    expected = draw_values(env, table, state=0)
+    assert distance(imageio.imread(picture), expected) == 0
+    assert hub_utils.main(["record", *SOME, str(film), "--values"]) == 0
+    assert frames_of(film)[0].shape[1] == 972
+    capsys.readouterr()
+    assert (
+        hub_utils.main(["record", *SOME, str(film), "--learning", "--fps", "10"]) == 0
+    )
+    assert capsys.readouterr().out == f"{film}\n"
+    assert frames_of(film)[0].shape[0] == 630
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (
+            ["record", *SOME, "a.avi"],
+            1,
+            "error: a film is a file that ends in .mp4 or .gif",
+        ),
+        (
+            ["record", *SOME, "a.gif", "--fps", "0"],
+            1,
+            "error: fps must be from 0.01 to 100",
+        ),
+        (["record", *SOME, "file/a.gif"], 1, "error: .*file"),
+        (["record", *SOME, "a.gif", "--learn"], 2, "unrecognized arguments: --learn"),
+        (["record", "frozenlake"], 2, "the following arguments are required: file"),
+        (["record", "nosuch", "a.gif"], 2, "argument recipe: invalid choice: 'nosuch'"),
+        (
+            ["package", *SOME, "--folder", "file"],
+            1,
+            "error: file is a file: take a folder",
+        ),
+        (["package", *SOME, "--folder", "."], 1, "error: .* words that would get lost"),
+        (["package", *SOME, "--gamma", "7"], 2, "gamma must be from 0 to 1, not 7.0"),
+        (["push", *SOME], 2, "the following arguments are required: --repo-id"),
+        (
+            ["load", "nothing"],
+            1,
+            "error: nothing is no file, and no NAME/REPO on the Hub",
+        ),
+        (["load", "./no/file"], 1, "error: ./no/file is no file"),
+        (
+            ["load", "my-agent/q-learning.pkl"],
+            1,
+            "error: .* is no file, and no NAME/REPO",
+        ),
+        (["load", "file"], 1, "error: file is not a Q-learning model: no pickle"),
+        ([], 2, "the following arguments are required: command"),
+    ],
+)
+def test_what_can_be_wrong_is_said_before_anything_is_trained(
+    tmp_path, monkeypatch, capsys, arguments, code, sentence
+):
+    monkeypatch.setattr(qlearning, "learn", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("README.md").write_text("# My project\n")
+    try:
+        assert hub_utils.main(arguments) == code
+    except SystemExit as stopped:
+        assert stopped.code == code
+    out, err = capsys.readouterr()
+    assert out == "" and re.search(sentence, err) and "Traceback" not in err
+    assert set(os.listdir()) == {"file", "README.md"}
+
+
+def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
+    tmp_path, model, learned, capsys
+):
+    claims = {
+        "n_eval_episodes": 10**9,
+        "max_steps": 10**9,
+        "env_kwargs": {"map_name": "4x4"},
+    }
+    path = save_model(model | claims, tmp_path / "m.pkl")
+    assert hub_utils.main(["load", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert err == "note: 1000 episodes of at most 100 steps\n"
+    assert (
+        "THE SCORE: 1000 greedy episodes" in out and "in 100 steps, by the rules" in out
+    )
+    path = save_model(
+        {"env_id": "FrozenLake-v1", "qtable": learned}, tmp_path / "m.pkl"
+    )
+    assert hub_utils.main(["load", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "THE SCORE: 100 greedy episodes" in out and "\nSlippery: " in out
