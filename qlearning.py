@@ -260,7 +260,7 @@ def table_size(env: "Env") -> tuple[int, int]:
         if not (hasattr(space, "n") and getattr(space, "start", None) == 0):
             raise ValueError(
                 f"states and actions must be numbered from 0, unlike {space}: a wrapper "
-                "can number them (see section 8 of README.md or README.zh-CN.md)"
+                "can number them (see section 8 of README.md)"
             )
     return int(env.observation_space.n), int(env.action_space.n)
 
@@ -273,7 +273,7 @@ def check_table(env: "Env", Qtable: list[list[float]]) -> None:
         raise ValueError(f"this environment needs a Q-table of {states} x {actions}")
     if len({id(row) for row in rows}) < states:
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
-    if "int" in str(getattr(Qtable, "dtype", "float")):
+    if "float" not in str(getattr(rows[0], "dtype", "float")):
         raise ValueError("an array of whole numbers rounds every update: use floats")
 
 
@@ -372,7 +372,8 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     # A passenger who may change the destination: Gymnasium leaves that out of P.
     if not fits or getattr(game, "fickle_passenger", False):
         name = type(game).__name__
-        raise ValueError(f"{name} publishes no rules P for its {states} states")
+        what = "P and initial_state_distrib"
+        raise ValueError(f"{name} publishes no rules ({what}) for its {states} states")
     return P, starts
 
 
@@ -629,16 +630,22 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     """The map with V(s) = max Q(s,a), behind an arrow for the greedy action if wanted."""
     rows, names, texts = map_of(env), action_names(env), {}
     arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))
-    number = "{:.3f}" if len(rows[0]) <= 8 else "{:.2g}"
+    room = 6 if len(rows[0]) <= 8 else 4  # letters for a number
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
-        if letter in "HCG":  # where nobody acts
-            continue
-        texts[state] = "."
         if is_known(model, row):
+            numbers = [f"{max(row):.{decimals}f}" for decimals in (3, 2, 1, 0)]
+            fits = [number for number in numbers if len(number) <= room]
             arrow = arrow_of.get(names[argmax(row)], "")
-            texts[state] = arrow + number.format(max(row))
+            texts[state] = arrow + (fits or numbers[-1:])[0]
+        elif letter not in "HCG":  # holes, cliff and goal: nobody acts there
+            texts[state] = "."
     return draw_map(rows, texts)
+
+
+def number(value: float) -> str:
+    """A value with four decimals; a large one with fewer."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
 
 
 def printable(pretty: str, plain: str) -> str:
@@ -697,16 +704,20 @@ PASSIVE_WRAPPERS.add(StepRecorder)
 def show_world(env: Env, model: Recipe) -> None:
     """Print what the game is about, its states and actions, and its map."""
     game, names, rows = known_game(env), action_names(env), map_of(env)
-    print(f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}".rstrip())
+    world = f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}"
+    print(textwrap.fill(world, 79))
     if game:
         print(ABOUT[game])
     if game == "lake":
         P, _ = rules(env)
-        outcomes = [outcome for s in P for a in P[s] for outcome in P[s][a]]
-        rewards = sorted({reward for _, _, reward, _ in outcomes})
+        # An end leads to itself: what happens there is no step of an episode.
+        steps = [
+            o for s in P for a in P[s] for o in P[s][a] if (o[1], o[3]) != (s, True)
+        ]
+        rewards = sorted({reward for _, _, reward, _ in steps})
         usual = "Reward: 1 for reaching G, else 0."
         print(usual if rewards == [0, 1] else f"Rewards: {rewards}")
-        if any(probability < 1 for probability, *_ in outcomes):
+        if any(probability < 1 for probability, *_ in steps):
             print("Slippery: a step may go to one side of where it was meant to go.")
     numbered = ", ".join(f"{action} {name}" for action, name in enumerate(names))
     sizes = f"{table_size(env)[0]} states, {len(names)} actions: {numbered}"
@@ -723,6 +734,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     best = 0.0
     with contextlib.suppress(ValueError):  # without rules there are no bars
         best = exact_score(env, max_steps)
+    if best:
         half = "half that score" if best > 0 else "twice that cost"
         print(f"A bar of 40 letters: the best possible score, {best:.2f}; 20: {half}.")
     print("episodes  epsilon  mean score since the line above, exploring included")
@@ -732,7 +744,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         _, epsilon, _, _ = history[end - 1]
         length = 0.0
         if best > 0:
-            length = 40 * mean / best
+            length = 40 * min(mean, best) / best
         elif best < 0:  # a cost: the smaller, the better
             length = 40 * best / min(mean, best)
         bar = printable("█", "#") * round(length)
@@ -747,6 +759,7 @@ class Update(NamedTuple):
     state: int
     action: int
     reward: float
+    terminated: bool
     next_value: float
     old: float
     new: float
@@ -764,7 +777,8 @@ def replayed_updates(
             next_value = 0.0 if terminated else max(Qtable[new_state])
             numbers = reward, new_state, alpha, recipe["gamma"], terminated
             new = td_update(Qtable, state, action, *numbers)
-            yield Update(episode, alpha, state, action, reward, next_value, old, new)
+            taken = episode, alpha, state, action, reward, terminated
+            yield Update(*taken, next_value, old, new)
 
 
 def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
@@ -777,16 +791,18 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
 
     print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
     Qtable = initialize_q_table(*table_size(env), start)
-    for update in replayed_updates(recipe, Qtable, episodes):
-        episode, alpha, state, action, reward, next_value, old, new = update
-        is_first = len(lessons) == 2
-        if new == old or not (is_first or next_value not in (0, start)):
+    for u in replayed_updates(recipe, Qtable, episodes):
+        is_second = u.next_value not in (0, start)
+        if u.new == u.old or (len(lessons) == 1 and not is_second):
             continue
-        print(f"\nEpisode {episode + 1}, state {state_name(env, state)}, ", end="")
-        print(f"{lessons.pop(0)}:")
-        target = f"{reward:g} + {recipe['gamma']:g} * {text(next_value)}"
-        print(f"  Q({state}, {names[action]}) = {old:.4g} + {alpha:.4g} * ", end="")
-        print(f"({target} - {text(old)}) = {new:.4g}")
+        name, lesson = state_name(env, u.state), lessons.pop(0)
+        print(f"\nEpisode {u.episode + 1}, state {name}, {lesson}:")
+        target = f"{u.reward:g} + {recipe['gamma']:g} * {text(u.next_value)}"
+        print(
+            f"  Q({u.state}, {names[u.action]}) = {u.old:.4g} + {u.alpha:.4g} * ",
+            end="",
+        )
+        print(f"({target} - {text(u.old)}) = {u.new:.4g}")
         if not lessons:
             return
 
@@ -795,7 +811,7 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
     """Print how V(s) spreads over a lake, back from the goal: four maps."""
     Qtable, goals = initialize_q_table(*table_size(env), recipe["initial_value"]), 0
     for update in replayed_updates(recipe, Qtable, episodes):
-        if update.reward <= 0:  # on a lake only the goal gives more
+        if not (update.terminated and update.reward > 0):  # the goal was not reached
             continue
         goals += 1
         if goals in (1, 3, 10, 30):
@@ -832,7 +848,7 @@ def show_agent(env: Env, model: Recipe, episode: int = 1) -> None:
     try:
         show_proof(env, model, compare(env, model))
     except ValueError as error:
-        print(f"There is no exact table: {error}.")
+        print(textwrap.fill(f"There is no exact table: {error}.", 79))
 
 
 def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
@@ -853,8 +869,8 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
         row, cells = Qtable[state], [".".rjust(width)]
         if is_known(model, row):
             stars = ["*" if action == argmax(row) else " " for action in actions]
-            numbers = [f"{row[action]:.4f}".rjust(width) for action in actions]
-            cells = [number + star for number, star in zip(numbers, stars)]
+            numbers = [number(row[action]).rjust(width) for action in actions]
+            cells = [text + star for text, star in zip(numbers, stars)]
         print((state_name(env, state)[:19].ljust(19) + "".join(cells)).rstrip())
 
 
@@ -874,9 +890,11 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
         print(
             f"{i:>4} {state_name(env, state)[:19]:<19} {names[action][:8]:<8}", end=""
         )
-        print(f"{reward:>8g}{expected:>9.4f}{target:>10.4f}{error:>+10.4f}")
+        print(f"{reward:>8g}{number(expected):>9}{number(target):>10}", end="")
+        print(f"{'+' if error >= 0 else ''}{number(error)}".rjust(10))
     score = sum(reward for _, _, reward, _, _ in steps)
-    print(f"After {len(steps)} steps {how_it_ended(env, steps)}. Score {score:g}.")
+    n_steps = f"{len(steps)} step{'s' if len(steps) > 1 else ''}"
+    print(f"After {n_steps} {how_it_ended(env, steps)}. Score {score:g}.")
 
     rows, places = map_of(env), [steps[0][0], *(step[3] for step in steps)]
     if known_game(env) == "taxi":
@@ -940,10 +958,8 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
         return "Nothing was learned: no reward has reached the table."
     if found.agent < found.solved - 1e-9:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
-        states = states or "those that no value has reached"
-        return (
-            f"The agent plays worse than the exact table, in states such as {states}."
-        )
+        where = f", in states such as {states}" if states else ""
+        return f"The agent plays worse than the exact table{where}."
     if max(found.gaps) < 5e-9 and model.get("initial_value", 0.0) == 0:
         return (
             "All that was learned is exact. (Whether td_update counts a future after an "
@@ -954,8 +970,8 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
     if found.agent > found.best - 1e-9:
         return "The agent plays as well as possible, though not all values are exact."
     return (
-        "The agent plays as well as the exact table. Only somebody who counts the steps "
-        "that are left can play better."
+        f"The agent plays as well as the exact table for gamma={model['gamma']}. Play "
+        "that counts the steps left, or looks farther ahead, can be better still."
     )
 
 
@@ -1009,7 +1025,8 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: Any) -> Recipe:
     """The recipe with the given options in it; bad ones end the program, exit code 2."""
     given = {name: getattr(args, name) for name in HYPERPARAMETERS}
     r = RECIPES[args.recipe] | {n: v for n, v in given.items() if v is not None}
-    low_alpha = r["min_learning_rate"] or r["learning_rate"]
+    low_alpha = r["min_learning_rate"]
+    low_alpha = r["learning_rate"] if low_alpha is None else low_alpha
     try:
         check_counts(r["n_training_episodes"], r["max_steps"])
         check_counts(r["n_eval_episodes"], r["max_steps"])

@@ -37,7 +37,6 @@ A beginner may stop reading at "The recipes and the story": down to there is a t
 every line of the algorithm. Below are the story's words, pictures, pickles and the Hub.
 """
 
-import argparse
 import ast
 import base64
 import contextlib
@@ -62,7 +61,6 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -737,7 +735,9 @@ NO_RULES = {
 @pytest.mark.parametrize("env", NO_RULES.values(), ids=NO_RULES.keys())
 def test_exact_answers_are_claimed_only_for_the_rules_of_these_states(env):
     for answer in (lambda: value_iteration(env, 0.9), lambda: exact_score(env, 9)):
-        with pytest.raises(ValueError, match="publishes no rules P for its .* states"):
+        with pytest.raises(
+            ValueError, match="publishes no rules .P and initial_state_distrib. for its"
+        ):
             answer()
     assert qlearning.map_of(env) == [] and qlearning.known_game(env) == ""
 
@@ -918,8 +918,8 @@ Slippery: a step may go to one side of where it was meant to go.
 Their cells that are exact to 8 decimals: 0 of 44
 Mean distance of these cells from the exact ones: 0.0204
 ...
-VERDICT: The agent plays as well as the exact table. Only somebody who counts
-the steps that are left can play better.
+VERDICT: The agent plays as well as the exact table for gamma=0.99. Play that
+counts the steps left, or looks farther ahead, can be better still.
 """,
     ),
     (
@@ -1043,8 +1043,8 @@ def test_a_game_of_ones_own_is_shown_as_far_as_it_is_known():
         "field 0                1.0000*    0.0000",
         "  <1.000       .",
         "   1 field 0             LEFT           1   1.0000    1.0000   +0.0000",
-        "After 1 steps the goal is reached. Score 1.",
-        "There is no exact table: OwnMap publishes no rules P for its 4 states.",
+        "After 1 step the goal is reached. Score 1.",
+        "There is no exact table: OwnMap publishes no rules (P and",
     ]
     assert [line for line in lines if line not in told.splitlines()] == []
 
@@ -1062,7 +1062,7 @@ def test_a_lake_with_other_rewards_says_so():
         pytest.skip("this Gymnasium's lake has no such option")
     env = make_env("FrozenLake-v1", reward_schedule=(1, -1, -0.04))
     told = shown(env, {"qtable": initialize_q_table(16, 4)})
-    assert "Rewards: [-1, -0.04, 0, 1]" in told and "1 for reaching G" not in told
+    assert "Rewards: [-1, -0.04, 1]" in told and "1 for reaching G" not in told
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk", "big5", "shift_jis"])
@@ -1598,7 +1598,7 @@ def test_what_is_no_model_is_refused_and_nothing_runs(tmp_path, monkeypatch, pro
 @pytest.mark.parametrize("program", HARMFUL, ids=range(len(HARMFUL)))
 def test_these_programs_do_harm_where_they_are_obeyed(tmp_path, monkeypatch, program):
     monkeypatch.chdir(tmp_path)
-    pickle.loads(program)  # noqa: S301
+    pickle.loads(program)
     assert os.listdir() == ["owned"]
 
 
@@ -1650,7 +1650,7 @@ def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, model, l
     written = model | {"qtable": numpys, "gamma": numpys[14, 2], "eval_seed": (1, 2)}
     path = save_model(written, tmp_path / "new" / "m.pkl")
     expected = model | {"qtable": learned, "gamma": learned[14][2], "eval_seed": [1, 2]}
-    read = pickle.loads(path.read_bytes())  # noqa: S301
+    read = pickle.loads(path.read_bytes())
     assert read == load_model(path) == expected
     assert {type(q) for row in read["qtable"] for q in row} == {float}
     assert b"numpy" not in path.read_bytes() and type(read["gamma"]) is float
