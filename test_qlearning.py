@@ -37,6 +37,7 @@ A beginner may stop reading at "The recipes and the story": down to there is a t
 every line of the algorithm. Below are the story's words, pictures, pickles and the Hub.
 """
 
+import argparse
 import ast
 import base64
 import contextlib
@@ -61,6 +62,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -521,22 +523,19 @@ def test_no_file_imports_numpy():
         assert not re.search(r"^\s*(import|from) numpy\b", text, re.MULTILINE), path
 
 
-def needs_of(functions, name):
+def needs_of(name):
     """The modules and functions that the text of a function asks for, when pasted."""
-    asked = {n.id for n in ast.walk(functions[name]) if isinstance(n, ast.Name)}
+    asked = {n.id for n in ast.walk(FUNCTIONS[name]) if isinstance(n, ast.Name)}
     modules = asked & {"math", "random", "statistics", "sys"}
-    called = asked & functions.keys() - {name}
+    called = asked & FUNCTIONS.keys() - {name}
     for other in sorted(called):
-        more_modules, more_called = needs_of(functions, other)
+        more_modules, more_called = needs_of(other)
         modules, called = modules | more_modules, called | more_called
     return modules, called
 
 
-def pasted_functions():
-    """Each function above the cut, with all that it needs when it is pasted alone."""
-    nodes = ast.parse(ABOVE).body
-    functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-    return {name: (functions, *needs_of(functions, name)) for name in functions}
+nodes = [node for node in ast.parse(ABOVE).body if isinstance(node, ast.FunctionDef)]
+FUNCTIONS = {node.name: node for node in nodes}
 
 
 def test_a_pasted_function_asks_only_for_imports_and_for_functions_that_it_calls():
@@ -548,10 +547,10 @@ def test_a_pasted_function_asks_only_for_imports_and_for_functions_that_it_calls
         "evaluate_agent": (Script(*WALK), 9, 1, initialize_q_table(3, 2), []),
     }
     for name, arguments in examples.items():
-        functions, modules, called = pasted_functions()[name]
+        modules, called = needs_of(name)
         namespace = {module: sys.modules[module] for module in modules}
         for function in (*called, name):
-            exec(ast.unparse(functions[function]), namespace)  # noqa: S102
+            exec(ast.unparse(FUNCTIONS[function]), namespace)  # noqa: S102
         namespace[name](*arguments)
 
 
@@ -632,7 +631,7 @@ def test_exact_answers_by_hand():
     env = Rules(states=2)
     best = 0.25 * 4 + 0.75 * (8 + 0.5 * 4)  # state 1 is worth 2 + 0.5 * (2 + ...) = 4
     table = value_iteration(env, 0.5)
-    assert sum(table, []) == pytest.approx([best, 0.5 * best, 4, 0])
+    assert [*table[0], *table[1]] == pytest.approx([best, 0.5 * best, 4, 0])
     assert exact_score(env, 3) == 0.25 * 4 + 0.75 * (8 + 2 + 2)
     assert exact_score(env, 3, [[0, 1], [0, 0]]) == 0, "it waits in state 0"
     with pytest.raises(
@@ -1167,19 +1166,15 @@ def test_a_reader_who_has_seen_enough_and_ctrl_c_end_in_peace():
     assert (learner.returncode, out, err) == (130, "", "\nStopped by Ctrl-C.\n")
 
 
-def test_what_fails_is_one_line_on_stderr_and_our_own_bugs_are_not(capsys):
-    def fail(error):
-        raise error
+@pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError, gym.error.Error])
+def test_what_fails_is_one_line_on_stderr_and_our_own_bugs_are_not(kind, capsys):
+    def fail():
+        raise kind("so it is\nand more")
 
-    for error in (
-        ValueError("so it is\nand more"),
-        OSError("so it is"),
-        OverflowError("so it is"),
-    ):
-        assert qlearning.run(lambda: fail(error)) == 1
-        assert capsys.readouterr().err == "error: so it is\n"
-    with pytest.raises(TypeError):
-        qlearning.run(lambda: fail(TypeError("a bug")))
+    assert qlearning.run(fail) == 1
+    assert capsys.readouterr().err == "error: so it is\n"
+    with pytest.raises(ZeroDivisionError):
+        qlearning.run(lambda: 1 / 0)
 
 
 def test_letters_that_an_output_lacks_are_replaced():
@@ -1493,7 +1488,7 @@ def test_frames_are_close_together_at_first_and_reach_the_end():
     assert hub_utils.spread([*range(40)]) == [*range(40)]
     chosen = hub_utils.spread([*range(1000)])
     assert len(chosen) == 60 and chosen[:5] == [*range(5)] and chosen[-1] == 999
-    gaps = [b - a for a, b in zip(chosen, chosen[1:])]
+    gaps = [b - a for a, b in itertools.pairwise(chosen)]
     assert min(gaps) == 1 and max(gaps) == gaps[-1]
 
 
@@ -2565,3 +2560,388 @@ def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
     assert hub_utils.main(["load", str(path)]) == 0
     out, err = capsys.readouterr()
     assert "THE SCORE: 100 greedy episodes" in out and "\nSlippery: " in out
+
+
+# ======================================================================================
+# README: all that it shows is run, and compared with what it says
+# ======================================================================================
+README = (HERE / "README.md").read_text(encoding="utf-8")
+# (language, what is in the block, and the text block that follows it as its output)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```\n(?:\n(?:</details>\n\n)?```text\n(.*?)^```\n)?",
+    README,
+    re.DOTALL | re.MULTILINE,
+)
+PYTHON = [(code, output) for language, code, output in BLOCKS if language == "python"]
+SHELL = [(code, output) for language, code, output in BLOCKS if language == "sh"]
+# | # | bug | `what stands there` | `the bug` | `test that turns red` | Mean_reward |
+BUGS = re.findall(
+    r"^\| \d+ \| .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \| (.*?) \|$",
+    README,
+    re.MULTILINE,
+)
+
+
+def test_every_block_of_readme_is_looked_at():
+    fences = sum(2 + 2 * bool(output) for _, _, output in BLOCKS)
+    assert README.count("\n```") == fences, "a block that the pattern above missed"
+    assert {language for language, _, _ in BLOCKS} == {"python", "sh", "text"}
+    assert all(output for _, output in PYTHON), "a python block without its output"
+    assert len(BUGS) == README.count("` | `test_") == 9
+
+
+@pytest.mark.parametrize(("code", "output"), PYTHON, ids=range(len(PYTHON)))
+def test_readme_python_prints_what_readme_says(code, output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    registered = dict(gym.registry)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {"__name__": "__main__"})  # noqa: S102
+    gym.registry.clear()
+    gym.registry.update(registered)
+    assert out.getvalue().replace(str(tmp_path), "") == output
+
+
+def project_in(folder, right="", wrong=""):
+    """A copy of the project to try something in, with a bug in qlearning.py if asked."""
+    for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
+        shutil.copy(HERE / name, folder)
+    (folder / "qlearning.py").write_text(SOURCE.replace(right, wrong), encoding="utf-8")
+    return folder
+
+
+def test_readme_commands_do_what_readme_says(tmp_path):
+    """Those that need the network, or a name on the Hub, are left to .ci/run."""
+    project_in(tmp_path)
+    run = 0
+    for lines, output in SHELL:
+        for program, *arguments in map(str.split, lines.splitlines()):
+            if program == "python" and "NAME" not in "".join(arguments):
+                done = command(*arguments, cwd=tmp_path)
+                assert done.returncode == 0, done.stderr
+                assert not output or done.stdout == output
+                run += 1
+    assert run >= 4
+
+
+def test_readme_transcripts_are_what_the_program_prints():
+    texts = [text for language, *two in BLOCKS if language == "text" for text in two]
+    texts = [text for text in texts if text and not text.startswith("Step 1 ")]
+    assert len(texts) >= 6
+    for text in texts:
+        assert holds(story(), text) or holds(story("taxi"), text), text
+
+
+def test_readme_shows_lines_of_the_code():
+    table = README.split("\n| Step | Pseudocode | ")[1].split("\n\n")[0]
+    shown = re.findall(r"`([^`]*)` \|$", table, re.MULTILINE)[1:]
+    source = [line.strip() for line in SOURCE.splitlines()]
+    assert len(shown) == 10 and [line for line in shown if line not in source] == []
+    (heading,) = [line for line in source if line.startswith(CUT)]
+    assert f"`{heading}`" in README
+
+
+def test_readme_says_what_each_pasted_function_needs():
+    row = r"^\| `(\w+)` \| ([`\w, -]*) \| ([`\w, -]*) \|$"
+    table = README.split("## 9. Coursework")[1].split("\n## ")[0]
+    told = {
+        name: (set(re.findall(r"\w+", modules)), set(re.findall(r"\w+", called)))
+        for name, modules, called in re.findall(row, table, re.MULTILINE)
+    }
+    needed = {name: needs_of(name) for name in FUNCTIONS}
+    assert {n: told.get(n, (set(), set())) for n in needed} == needed
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"frozenlake-8x8-slippery"}))
+def test_readme_results_are_what_the_program_prints(name):
+    row = rf"^\| `{name}` \| (\S+) \| (.*) \| (\S+), \S+ \| (\S+) \|$"
+    ((steps, score, worst, best),) = re.findall(row, README, re.MULTILINE)
+    told_score, expected, *told = results(story(*[name] * (name != "frozenlake")))
+    assert [told_score, *told] == [score, best, steps]
+    assert float(expected) >= float(worst), "the worst of ten, as .ci/run measures it"
+
+
+@pytest.fixture(scope="module")
+def exercises(tmp_path_factory):
+    """The tests of README's exercises, started together so that every core has work."""
+    started, run = {}, ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    for right, wrong, test, _ in BUGS:
+        project = project_in(tmp_path_factory.mktemp("exercise"), right, wrong)
+        call = invocation(*run, f"test_qlearning.py::{test}", cwd=project)
+        started[wrong] = subprocess.Popen(**call)
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("right", "wrong", "test", "score"), BUGS, ids=range(9))
+def test_every_exercise_turns_its_test_red_and_says_why(
+    right, wrong, test, score, exercises
+):
+    assert SOURCE.count(right) == 1
+    bugged = {"__name__": "bugged"}
+    exec(SOURCE.replace(right, wrong), bugged)  # noqa: S102
+    with contextlib.redirect_stdout(io.StringIO()) as played:
+        bugged["main"]([])
+    scores = re.findall("^Mean_reward=(.*)", played.getvalue(), re.MULTILINE)
+    assert [score] == (scores or ["an error"])
+    said, _ = exercises[wrong].communicate(timeout=120)
+    assert exercises[wrong].returncode == 1, said
+    assert f"\nFAILED test_qlearning.py::{test}" in said, said
+    sentence = r"^E +AssertionError: (?!assert\b)\w\S*( \S+){5}"
+    assert re.search(sentence, said, re.MULTILINE), "it does not say what is wrong"
+
+
+# ------------------ The Chinese README is as new as the English one -------------------
+GITHUB = HERE / ".github"
+with_github = pytest.mark.skipif(not GITHUB.exists(), reason="a copy without .github")
+
+
+def sections(text):
+    """The sections of a README from heading to heading; `#` in a block makes none."""
+    parts, in_block = [], False
+    for line in text.splitlines(keepends=True):
+        in_block ^= line.startswith("```")
+        if line.startswith("#") and not in_block:
+            parts.append("")
+        parts[-1] += line
+    return parts
+
+
+def facts(section):
+    """What a section and its translation must have in common."""
+    block = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"<!--.*?-->", "", block.sub("", section))
+    links = [a or b for a, b in re.findall(r"\]\((.*?)\)|<(http.*?)>", prose)]
+    words = re.sub(r"\]\(.*?\)|<http.*?>", "", prose)
+    rows = re.findall(r"^\|.*", re.sub("`.*?`", "", words), re.MULTILINE)
+    return {
+        "heading": re.match(r"#+ ?\d*", section)[0],
+        "blocks": block.findall(section),
+        "columns of the tables": [row.count("|") for row in rows],
+        # Within a page only the number of the section, within the project the file.
+        "links": Counter(
+            link if "//" in link else re.match(r"#\d+|", link)[0] or Path(link).suffix
+            for link in links
+        ),
+        "numbers": Counter(re.findall(r"[0-9]+(?:[.,][0-9]+)*", words)),
+    }
+
+
+@with_github
+def test_chinese_readme_is_as_new_as_the_english_one():
+    chinese = (GITHUB / "README.zh-CN.md").read_text(encoding="utf-8")
+    pairs = itertools.zip_longest(sections(README), sections(chinese), fillvalue="")
+    for english, translated in pairs:
+        name = english.partition("\n")[0]
+        for fact, value in facts(english).items():
+            assert facts(translated)[fact] == value, f"{name}: the {fact} differ"
+        stamp = f"<!-- README: {hashlib.sha256(english.encode()).hexdigest()[:8]} -->"
+        assert stamp in translated, (
+            f"{name}: has changed; translate what is new, then stamp it {stamp}"
+        )
+
+
+@with_github
+@pytest.mark.parametrize("path", [HERE / "README.md", GITHUB / "README.zh-CN.md"])
+def test_links_within_the_project_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    names = [part.splitlines()[0].lstrip("# ").lower() for part in sections(text)]
+    anchors = {"#" + re.sub(r"[^\w\- ]", "", name).replace(" ", "-") for name in names}
+    for link in re.findall(r"\]\(((?!http).*?)\)", text):
+        assert link in anchors or (path.parent / link).is_file(), link
+
+
+# ------------------ README's pictures, drawn anew -------------------------------------
+def captioned(picture, text):
+    """A picture with a line of text above it."""
+    size = picture.shape[1], picture.shape[0]
+    image = hub_utils.pygame().image.frombuffer(picture.tobytes(), size, "RGB")
+    return hub_utils.stacked(hub_utils.line_of_text(text, size[0]), image)
+
+
+def draw_spreading():
+    """The lake after the goal was reached 1, 3, 10 and 30 times, as the story tells it."""
+    env, recipe, steps, goals = game("frozenlake"), RECIPES["frozenlake"], [], 0
+    recorder, images = qlearning.StepRecorder(env), []
+    learn(
+        recorder,
+        recipe | {"n_training_episodes": 600},
+        on_episode=lambda *_: steps.append(recorder.steps),
+    )
+    table, tried = initialize_q_table(16, 4), set()
+    for update in qlearning.replayed_updates(recipe, table, steps):
+        tried.add((update.state, update.action))
+        goals += update.reward > 0
+        if update.reward > 0 and goals in (1, 3, 10, 30):
+            values = hub_utils.values_of(env, table, 0, tried)
+            values.low, values.high = 0.0, 1.0
+            text = f"goal reached {goals}x, episode {update.episode + 1}"
+            images.append(
+                captioned(hub_utils.pixels(hub_utils.draw(env, values)), text)
+            )
+    whole = hub_utils.canvas(980, 1060)
+    for i, image in enumerate(images):
+        whole.blit(image, (i % 2 * 500, i // 2 * 535))
+    return hub_utils.pixels(whole)
+
+
+def draw_ice():
+    """Where a step to the RIGHT may end on slippery ice: a third of the time each."""
+    size, P = 120, game("frozenlake-slippery").unwrapped.P
+    image, pygame = hub_utils.canvas(4 * size, 4 * size), hub_utils.pygame()
+    letters = "".join(qlearning.map_of(game("frozenlake-slippery")))
+    for state, letter in enumerate(letters):
+        square = image.subsurface((state % 4 * size, state // 4 * size, size, size))
+        square.fill(hub_utils.ENDS.get(letter, hub_utils.PAPER))
+        pygame.draw.rect(square, hub_utils.GREY, square.get_rect(), 1)
+        hub_utils.write(square, letter, (0.12, 0.14), size // 5)
+    for probability, new_state, _, _ in P[9][RIGHT]:
+        (x, y), (to_x, to_y) = (
+            ((s % 4 + 0.5) * size, (s // 4 + 0.5) * size) for s in (9, new_state)
+        )
+        color = ORANGE if new_state == 10 else hub_utils.BLUE
+        pygame.draw.line(image, color, (x, y), (to_x, to_y), 8)
+        pygame.draw.circle(image, color, (to_x, to_y), 14)
+        text, place = f"{probability:.2f}", ((to_x + 38) / size / 4, to_y / size / 4)
+        hub_utils.write(image, text, place, 26)
+    pygame.draw.circle(image, hub_utils.INK, (1.5 * size, 2.5 * size), 20)
+    return hub_utils.pixels(image)
+
+
+def draw_paths():
+    """What README's Q-learning and SARSA have learned on the cliff, with their paths."""
+    (code,) = [code for code, _ in PYTHON if '"sarsa":' in code]
+    env, tables, images = game("cliffwalking"), [], []
+    with pytest.MonkeyPatch.context() as patch:
+        keep = lambda *args: tables.append(args[3]) or evaluate_agent(*args)
+        patch.setattr(qlearning, "evaluate_agent", keep)
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(code, {"__name__": "__main__"})  # noqa: S102
+    for name, table in zip(["Q-learning: along the edge", "SARSA: a detour"], tables):
+        image = hub_utils.draw(env, hub_utils.values_to_show(env, table, 36))
+        steps = rollout(env, table, env.reset()[0], 99)
+        path = [36, *(new_state for _, _, _, new_state, _ in steps)]
+        for x, y in ((s % 12 * 92, s // 12 * 92) for s in path):
+            hub_utils.pygame().draw.rect(image, ORANGE, (x, y, 92, 92), 5)
+        images.append(captioned(hub_utils.pixels(image), name))
+    return hub_utils.pixels(hub_utils.stacked(*images))
+
+
+def draw_pictures(folder):
+    """All pictures of README, into a folder."""
+    record_learning(RECIPES["frozenlake"], folder / "learning.gif")
+    for name in ("frozenlake", "taxi"):
+        camera = game(name, render_mode="rgb_array")
+        table = value_iteration(camera, 0.95)
+        seed = qlearning.evaluation_seeds(RECIPES[name])[0]
+        record_video(camera, table, folder / f"{name}.gif", fps=2, seed=seed)
+    lake = game("frozenlake")
+    values = draw_values(lake, learn(lake, RECIPES["frozenlake"]), state=0)
+    imageio.imwrite(folder / "values.png", values)
+    imageio.imwrite(folder / "spreading.png", draw_spreading())
+    imageio.imwrite(folder / "ice.png", draw_ice())
+    imageio.imwrite(folder / "cliff.png", draw_paths())
+
+
+def blocks(frame):
+    """The mean colour of each 20 x 20 pixels: letters hardly matter, shades do."""
+    height, width = (size // 20 for size in frame.shape[:2])
+    frame = frame[: height * 20, : width * 20, :3].astype("float64")
+    return frame.reshape(height, 20, width, 20, 3).mean((1, 3))
+
+
+@with_github
+def test_no_picture_of_readme_is_stale(tmp_path):
+    draw_pictures(tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    shown = set(re.findall(r"\]\(\.github/(\w+\.(?:gif|png))\)", README))
+    assert (
+        shown == drawn
+        and sum(p.stat().st_size for p in GITHUB.iterdir() if p.is_file()) < 3e6
+    )
+    for name in drawn:
+        old, new = imageio.mimread(GITHUB / name), imageio.mimread(tmp_path / name)
+        assert len(old) == len(new), name
+        # A game's own frames look different in each version of Gymnasium.
+        left = {"learning.gif": 500, "frozenlake.gif": None, "taxi.gif": None}.get(
+            name, 0
+        )
+        for before, now in zip(old, new) if left is not None else ():
+            gap = abs(blocks(before[:480, left:]) - blocks(now[:480, left:])).max()
+            assert gap < 40, name
+
+
+# ------------------ Measured anew: README's tables of results -------------------------
+MOST_STEPS = {"taxi-exact": 112_000, "frozenlake-8x8-slippery": 790_000}
+
+
+def results(told):
+    """Mean_reward, the expected score, the best possible one and the steps of a story."""
+    patterns = [
+        r"^Mean_reward=(.*)$",
+        r"^Expected score in .*: (\S+)$",
+        r"best possible play: (\S+)$",
+        r"^(\S+) environment steps",
+    ]
+    return [re.search(pattern, told, re.MULTILINE)[1] for pattern in patterns]
+
+
+def first_of_equals(Qtable, state, epsilon, rng):
+    """What `epsilon_greedy_policy` would be if it did not break ties at random."""
+    if rng.random() > epsilon:
+        return argmax(Qtable[state])
+    return int(rng.random() * len(Qtable[state]))
+
+
+def is_solved(policy, decay_rate, seed):
+    """Whether an agent that learns by this policy solves the lake without ice."""
+    env, recipe = game("frozenlake"), RECIPES["frozenlake"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qlearning, "epsilon_greedy_policy", policy)
+        table = learn(env, recipe | {"decay_rate": decay_rate, "seed": seed})
+    return exact_score(env, 99, table) == 1
+
+
+def measure_results():
+    """Print README's rows on ties, and on every recipe with seeds 0 to 9."""
+    policies = {
+        "the first of equal values": first_of_equals,
+        "one of them at random": epsilon_greedy_policy,
+    }
+    with ProcessPoolExecutor() as pool:
+        for label, policy in policies.items():
+            cells = [
+                str(sum(pool.map(is_solved, [policy] * 5, [rate] * 5, range(5))))
+                for rate in (0.0005, 0.005, 0.05, 1.0)
+            ]
+            print(f"| {label} | {' | '.join(cells)} |", flush=True)
+        jobs = {
+            name: [pool.submit(story, name, "--seed", str(seed)) for seed in range(10)]
+            for name in RECIPES
+        }
+        for name, stories in jobs.items():
+            runs = [results(job.result()) for job in stories]
+            score, _, best, steps = runs[0]
+            scores = [float(expected) for _, expected, *_ in runs]
+            print(f"| `{name}` | {steps} | {score} | {min(scores):.4f}, ", end="")
+            print(f"{statistics.fmean(scores):.4f} | {best} |", flush=True)
+            most = max(int(steps.replace(",", "")) for *_, steps in runs)
+            assert most <= MOST_STEPS.get(name, math.inf)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="To run the tests: python -m pytest")
+    parser.add_argument(
+        "--results", action="store_true", help="README's tables, minutes"
+    )
+    parser.add_argument(
+        "--pictures", action="store_true", help="draw README's pictures"
+    )
+    chosen = parser.parse_args()
+    if chosen.pictures:
+        draw_pictures(GITHUB)
+    elif chosen.results:
+        measure_results()
+    else:
+        parser.print_help()
