@@ -146,14 +146,14 @@ class Move(NamedTuple):
 
 LEFT = Move(
     triangle=[(0, 0), (0, 1), (0.5, 0.5)],
-    number=(0.155, 0.5),
-    room=0.3,
+    number=(0.165, 0.5),
+    room=0.27,
     arrow=[(0.295, 0.5), (0.35, 0.44), (0.35, 0.56)],
 )
 RIGHT = Move(
     triangle=[(1, 0), (1, 1), (0.5, 0.5)],
-    number=(0.845, 0.5),
-    room=0.3,
+    number=(0.835, 0.5),
+    room=0.27,
     arrow=[(0.705, 0.5), (0.65, 0.44), (0.65, 0.56)],
 )
 UP = Move(
@@ -294,7 +294,7 @@ def draw(env: Env, values: Values) -> Any:
         return draw_bars(values, names)
     is_taxi = qlearning.known_game(env) == "taxi"
     columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
-    size = 120 if columns <= 5 else 92
+    size = 120 if columns <= 5 else 100
     image = canvas(columns * size, rows * size)
     for x, y, letter, state in all_places:
         square = image.subsurface((x * size, y * size, size, size))
@@ -305,7 +305,7 @@ def draw(env: Env, values: Values) -> Any:
             draw_place(square, values.cells(state), names)
             if letter not in "F ":
                 write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
-        color, thick = (ORANGE, 5) if state == values.state else (GREY, 1)
+        color, thick = (ORANGE, 4) if state == values.state else (GREY, 1)
         pygame().draw.rect(square, color, square.get_rect(), thick)
     return draw_taxi(env, image, values.state) if is_taxi else image
 

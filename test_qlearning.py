@@ -1417,9 +1417,9 @@ def test_optimistic_starts_are_grey_numbers_without_a_shade(lake, monkeypatch):
 def test_the_maps_of_cliff_and_taxi():
     cliff = game("cliffwalking")
     picture = draw_values(cliff, value_iteration(cliff, 0.99))
-    assert picture.shape == (4 * 92, 12 * 92, 3)
-    assert at(picture, 5, 3, 0.2, 0.2, size=92) == hub_utils.ENDS["C"]
-    assert at(picture, 11, 2, *SEEN[DOWN], size=92) == DARKEST, "-1, into the goal"
+    assert picture.shape == (4 * 100, 12 * 100, 3)
+    assert at(picture, 5, 3, 0.2, 0.2, size=100) == hub_utils.ENDS["C"]
+    assert at(picture, 11, 2, *SEEN[DOWN], size=100) == DARKEST, "-1, into the goal"
     taxi = game("taxi")
     exact = value_iteration(taxi, 0.95)
     state = 328  # (3,1) Y to R
@@ -2822,8 +2822,8 @@ def draw_paths():
         image = hub_utils.draw(env, hub_utils.values_to_show(env, table, 36))
         steps = rollout(env, table, env.reset()[0], 99)
         path = [36, *(new_state for _, _, _, new_state, _ in steps)]
-        for x, y in ((s % 12 * 92, s // 12 * 92) for s in path):
-            hub_utils.pygame().draw.rect(image, ORANGE, (x, y, 92, 92), 5)
+        for x, y in ((s % 12 * 100, s // 12 * 100) for s in path):
+            hub_utils.pygame().draw.rect(image, ORANGE, (x, y, 100, 100), 4)
         images.append(captioned(hub_utils.pixels(image), name))
     return hub_utils.pixels(hub_utils.stacked(*images))
 
