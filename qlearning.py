@@ -4,13 +4,13 @@
     python qlearning.py --list     the other games
 
 Down to the line "The algorithm ends here" it is complete, and it needs no package; all
-the rest only names, shows and checks it. [book]: Sutton & Barto, 2nd edition; [course]:
+the rest only shows what was learned, and compares it. [book]: Sutton & Barto, 2nd edition; [course]:
 Hugging Face Deep RL Course, Unit 2. The words, each with one meaning:
 
     state s, action a, reward r, new_state s'    one step of an episode
     terminated       the game itself is over: nothing follows, the future is worth 0
     truncated        somebody cut the episode short: the future keeps its value
-    return G         the rewards to come, each times gamma once per step of waiting
+    return G         the rewards to come; one that comes k steps later counts gamma^k
     gamma            the discount factor: what a reward is worth one step later
     score            the rewards of an episode just added up, without gamma
     V[s]             value of a state: the return to expect from there
@@ -32,6 +32,7 @@ Env = Any  # a gymnasium.Env
 
 
 # ------------------ What is a state worth? --------------------------------------------
+# These three are not called below. They are the ideas of `td_update`, one by one.
 def discounted_return(rewards: list[float], gamma: float) -> float:
     """G = r1 + gamma r2 + gamma^2 r3 + ..., summed from the end. [book, eq. 3.8]
 
@@ -91,18 +92,18 @@ def initialize_q_table(
 
 
 # ------------------ Step 2: choose an action ------------------------------------------
-# Off-policy: the epsilon-greedy policy acts, and the greedy policy is learned about.
 def argmax(values: list[float]) -> int:
     """The index of the largest value, the first one where several are equal.
 
     >>> argmax([0.0, 0.95, 0.9025, 0.95])
     1
     """
-    return max(range(len(values)), key=lambda action: values[action])
+    values = list(values)  # NumPy's arrays have no index()
+    return values.index(max(values))
 
 
 def greedy_policy(Qtable: list[list[float]], state: int) -> int:
-    """The best action known: the policy that is learned about, and the final one."""
+    """The best action known: the policy that is learned about, and that plays at last."""
     return argmax(Qtable[state])
 
 
@@ -111,16 +112,16 @@ def epsilon_greedy_policy(
 ) -> int:
     """With probability epsilon a random action, otherwise a greedy one. [section 2.2]
 
-    Ties between best actions are broken at random: whoever always takes the first one
-    walks into the same wall again and again, as long as nothing is known.
+    Ties between best actions are broken at random: always taking the first one would
+    mean walking into the same wall again and again, as long as nothing is known.
     """
     if rng.random() > epsilon:  # exploit
-        row = list(Qtable[state])  # a NumPy row could not count
+        row = list(Qtable[state])  # NumPy's arrays have no count()
         best = max(row)
-        if row.count(best) == 1:
+        if row.count(best) == 1:  # no tie: no random number is needed
             return row.index(best)
         ties = [action for action, value in enumerate(row) if value == best]
-        return ties[int(rng.random() * len(ties))]
+        return ties[int(rng.random() * len(ties))]  # int(...) is one of 0, 1, 2, ...
     return int(rng.random() * len(Qtable[state]))  # explore
 
 
@@ -147,6 +148,9 @@ def td_update(
     terminated: bool = False,
 ) -> float:
     """Q(s,a) <- Q(s,a) + alpha [r + gamma max_a' Q(s',a') - Q(s,a)]. [book, eq. 6.8]
+
+    The max, in place of the action that is really taken next, makes it off-policy: the
+    epsilon-greedy policy acts, and the greedy policy is learned about.
 
     >>> td_update([[0.0, 0.0], [1.0, 0.0]], 0, 1, 0.0, 1, learning_rate=1, gamma=0.95)
     0.95
@@ -175,9 +179,9 @@ def train(
 ) -> list[list[float]]:
     """The same Qtable, improved in place by Q-learning. [book, section 6.5; course]
 
-    With `min_learning_rate` alpha decays by the formula of epsilon; otherwise it stays.
-    The same `seed` gives the same table, bit for bit. After each episode
-    `on_episode(episode, epsilon, steps, score)` is called.
+    The arguments come in the order of the course. With `min_learning_rate` alpha decays
+    like epsilon, otherwise it stays. The same `seed` gives the same table, bit for bit.
+    After each episode `on_episode(episode, epsilon, steps, score)` is called.
     """
     check_table(env, Qtable)
     check_counts(n_training_episodes, max_steps)
@@ -188,7 +192,7 @@ def train(
     for episode in progress_bar(range(n_training_episodes)):
         epsilon = exponential_decay(episode, min_epsilon, max_epsilon, decay_rate)
         alpha = exponential_decay(episode, low_alpha, learning_rate, decay_rate)
-        # Seeded once: the same seed at every reset would replay one and the same luck.
+        # Seeded once: the same seed at every reset would repeat the same random numbers.
         state, _ = env.reset(seed=seed if episode == 0 else None)
         check_state(state, Qtable)
         score = 0.0
@@ -200,7 +204,7 @@ def train(
             new_state, reward, terminated, truncated, _ = env.step(action)
             check_state(new_state, Qtable)
             reward = float(reward)  # some games give NumPy's numbers
-            # Step 4: update Q(s,a); where it was only truncated, a future remains
+            # Step 4: update Q(s,a); an episode that is only truncated has a future
             td_update(
                 Qtable, state, action, reward, new_state, alpha, gamma, terminated
             )
@@ -218,7 +222,10 @@ def train(
 def rollout(
     env: "Env", Qtable: list[list[float]], state: int, max_steps: int
 ) -> "Iterator[tuple[int, int, float, int, bool]]":
-    """Each greedy step from a state: state, action, reward, new_state, terminated."""
+    """Play on greedily from the state of the environment, and yield each step.
+
+    A step is (state, action, reward, new_state, terminated).
+    """
     check_state(state, Qtable)
     for _ in range(max_steps):
         action = greedy_policy(Qtable, state)
@@ -271,9 +278,9 @@ def check_table(env: "Env", Qtable: list[list[float]]) -> None:
     rows = list(Qtable)
     if len(rows) != states or any(len(row) != actions for row in rows):
         raise ValueError(f"this environment needs a Q-table of {states} x {actions}")
-    if len({id(row) for row in rows}) < states:
+    if len({id(row) for row in rows}) < states:  # as in [[0.0] * 2] * 3
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
-    if "float" not in str(getattr(rows[0], "dtype", "float")):
+    if "float" not in str(getattr(rows[0], "dtype", "float")):  # only NumPy's has one
         raise ValueError("an array of whole numbers rounds every update: use floats")
 
 
@@ -288,7 +295,7 @@ def check_counts(n_episodes: int, max_steps: int) -> None:
 def check_shares(
     min_epsilon: float, max_epsilon: float, min_alpha: float, alpha: float, gamma: float
 ) -> None:
-    """ValueError unless all are from 0 to 1, and no minimum above its maximum."""
+    """ValueError unless both decays stay from 0 to 1, and gamma is there too."""
     if not 0 <= min_epsilon <= max_epsilon <= 1:
         raise ValueError(f"epsilon cannot go from {max_epsilon} down to {min_epsilon}")
     if not 0 < min_alpha <= alpha <= 1:
@@ -310,7 +317,7 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
     except ImportError:
         return items
     in_notebook = "ipykernel" in sys.modules
-    # None: only in a terminal, so that nothing is drawn into a pipe or a file
+    # None hides the bar unless somebody sits at a terminal: nothing goes into a pipe.
     return tqdm(items, unit=unit, disable=False if in_notebook else None)
 
 
@@ -419,7 +426,7 @@ def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
     P, starts = rules(env)
     V = [0.0] * len(starts)
     policy = None if Qtable is None else [argmax(row) for row in Qtable]
-    for _ in range(step_limit(env, max_steps)):  # from the last step backwards
+    for _ in range(step_limit(env, max_steps)):  # V: with 0, 1, 2, ... steps left
         Q, old_V = bellman_backup(P, V, gamma=1), V
         V = [row[policy[s]] if policy else max(row) for s, row in enumerate(Q)]
         if V == old_V:  # then more steps change nothing
@@ -439,7 +446,7 @@ HYPERPARAMETERS: dict[str, tuple[Any, str]] = {  # the course's value, and the m
     "decay_rate": (0.0005, "how fast epsilon decays, and alpha"),
     "initial_value": (0.0, "what every cell of the Q-table starts at"),
     "n_eval_episodes": (100, "how many episodes to evaluate"),
-    "seed": (0, "the number that all random numbers of the training follow from"),
+    "seed": (0, "random seed of the training"),
 }
 LAKE: Recipe = {
     "env_id": "FrozenLake-v1",
@@ -460,7 +467,7 @@ TAXI = LAKE | {  # the course's as well
     "eval_seed": [int(seed) for seed in TAXI_SEEDS.split()],
 }
 LAKE_8X8 = LAKE | {"env_kwargs": {"map_name": "8x8", "is_slippery": False}}
-# Where luck plays a part, only a shrinking alpha averages it out.
+# On ice a step may slip to the side: only a shrinking alpha averages that out.
 ICE = LAKE | {
     "env_kwargs": {"map_name": "4x4", "is_slippery": True},
     "learning_rate": 0.5,
@@ -475,7 +482,8 @@ ICE_8X8 = ICE | {
     "decay_rate": 0.0006,
 }
 # No action is worth more than the fare of 20. So what was not tried yet looks best, and
-# being greedy is exploring. Without luck one look tells the truth: alpha = 1.
+# a greedy agent explores. The same action always does the same: one try is enough, alpha
+# can be 1.
 TAXI_EXACT = TAXI | {
     "n_training_episodes": 7_000,
     "learning_rate": 1.0,
@@ -506,12 +514,12 @@ LESSONS = {
     "frozenlake-8x8": "a goal hard to find: why ties are broken at random",
     "frozenlake-slippery": "luck: why alpha must shrink, and why 0.74 is the optimum",
     "frozenlake-8x8-slippery": "luck and a far goal: an optimistic start finds it sooner",
-    "taxi-exact": "perfect from every start in a third of the steps, by optimism",
+    "taxi-exact": "perfect from every start in a third of taxi's steps, by optimism",
     "cliffwalking": "the cliff: random steps fall off, the greedy policy does not",
 }
 RENAMED = {"Taxi-v3": "Taxi-v4", "CliffWalking-v0": "CliffWalking-v1"}
 OTHER_ID = RENAMED | {new: old for old, new in RENAMED.items()}
-print_once = functools.cache(print)
+print_once = functools.cache(print)  # the same words again: from the cache, unprinted
 
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
@@ -519,7 +527,8 @@ def make_env(env_id: str, **kwargs: Any) -> Env:
     # With options of its own, such as rain, it would not be the same game.
     options = kwargs.keys() - {"render_mode", "max_episode_steps"}
     if env_id not in gym.registry and env_id in OTHER_ID and not options:
-        print_once(f"note: {env_id} is called {OTHER_ID[env_id]} here", file=sys.stderr)
+        note = f"note: {env_id} is {OTHER_ID[env_id]} in this Gymnasium, the same game"
+        print_once(note, file=sys.stderr)
         env_id = OTHER_ID[env_id]
     return gym.make(env_id, **kwargs)
 
@@ -528,13 +537,13 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     """A Q-table, by default a new one, trained with all the numbers of a recipe."""
     if Qtable is None:
         Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
-    not_for_train = ("initial_value", "n_eval_episodes")
-    numbers = {n: recipe[n] for n in HYPERPARAMETERS if n not in not_for_train}
+    numbers = {name: recipe[name] for name in HYPERPARAMETERS}
+    del numbers["initial_value"], numbers["n_eval_episodes"]  # the others are train's
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
 def evaluation_seeds(model: Recipe) -> list[int]:
-    """The reset seeds of the episodes that are scored; the first is told and filmed."""
+    """The reset seeds of the episodes that are scored: the model's, or 0, 1, 2, ..."""
     return list(model["eval_seed"]) or list(range(model["n_eval_episodes"]))
 
 
@@ -558,9 +567,9 @@ Reward: -1 a step; -100 for falling off the cliff, which leads back to S.""",
     "taxi": """Fetch a passenger at one of R, G, Y, B and bring them to another one.
 Reward: -1 a step; +20 for arriving; -10 for a wrong pickup or dropoff.
 25 places x 5 (passenger at R, G, Y, B or in the taxi) x 4 destinations = 500
-states. 400 of them occur while driving: nobody waits where they want to go.
-328 (3,1) Y to R is state 328: taxi in row 3, column 1, passenger from Y to R.
-Drive between the places through a colon (:); a bar (|) is a wall.""",
+states; in 100 of them the passenger is at the destination: these never occur.
+How to read 328 (3,1) Y to R: state 328, taxi in row 3, column 1, passenger at
+Y, destination R. On the map | is a wall, and : is none.""",
 }
 ACTIONS = {
     "lake": ["LEFT", "DOWN", "RIGHT", "UP"],
@@ -575,7 +584,7 @@ def known_game(env: Env) -> str:
 
 
 def action_names(env: Env) -> list[str]:
-    """The names of the actions: a game of one's own may list them as `action_names`."""
+    """The names of the actions: your own game may list them as `action_names`."""
     names = ACTIONS.get(known_game(env)) or getattr(game_of(env), "action_names", [])
     n_actions = table_size(env)[1]
     if len(names) != n_actions:
@@ -594,7 +603,7 @@ def state_name(env: Env, state: int) -> str:
 
 
 def map_of(env: Env) -> list[str]:
-    """The rows of a map, a letter for each state; a game of one's own: `map_rows`.
+    """The rows of a map, a letter for each state; your own game may have `map_rows`.
 
     Nothing where the states are not places, or too many to look at.
     """
@@ -605,8 +614,10 @@ def map_of(env: Env) -> list[str]:
         rows = [b"".join(row).decode() for row in game.desc.tolist()]
     else:
         rows = list(getattr(game, "map_rows", []))
-    fits = {len(row) for row in rows} == {table_size(env)[0] / max(1, len(rows))}
-    return rows if fits and max(len(rows), len(rows[0])) <= 13 else []
+    is_even = len({len(row) for row in rows}) == 1
+    if not is_even or len("".join(rows)) != table_size(env)[0]:
+        return []
+    return rows if max(len(rows), len(rows[0])) <= 13 else []
 
 
 def draw_map(rows: list[str], texts: dict[int, str]) -> str:
@@ -665,7 +676,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
 
     def remember(*told: Any) -> None:
         history.append(told)
-        if len(history) <= 3000:  # later ones have nothing new to tell
+        if len(history) <= 3000:  # enough for the first lessons
             first_episodes.append(env.steps)
 
     start = time.perf_counter()
@@ -686,7 +697,7 @@ class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):
     """The same environment, which keeps the steps of the current episode in `steps`."""
 
     def reset(self, **options: Any) -> Any:
-        self.steps: list[Step] = []
+        self.steps: list[Step] = []  # a new list: somebody may have kept the last one
         self.state, info = self.env.reset(**options)
         return self.state, info
 
@@ -698,7 +709,7 @@ class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):
         return result
 
 
-PASSIVE_WRAPPERS.add(StepRecorder)
+PASSIVE_WRAPPERS.add(StepRecorder)  # it only watches
 
 
 def show_world(env: Env, model: Recipe) -> None:
@@ -735,20 +746,27 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     with contextlib.suppress(ValueError):  # without rules there are no bars
         best = exact_score(env, max_steps)
     if best:
-        half = "half that score" if best > 0 else "twice that cost"
-        print(f"A bar of 40 letters: the best possible score, {best:.2f}; 20: {half}.")
+        half = "half of it" if best > 0 else "twice that cost"
+        print(
+            f"A full bar (40) is the best possible score, {best:.2f}; half a bar: {half}"
+        )
     print("episodes  epsilon  mean score since the line above, exploring included")
+    # For 10,000 episodes 20, 40, 79, ... 5000, 10000: each about twice the one before
     ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
     for start, end in zip([0, *ends], ends):
         mean = statistics.fmean(score for *_, score in history[start:end])
         _, epsilon, _, _ = history[end - 1]
-        length = 0.0
-        if best > 0:
-            length = 40 * min(mean, best) / best
-        elif best < 0:  # a cost: the smaller, the better
-            length = 40 * best / min(mean, best)
-        bar = printable("█", "#") * round(length)
+        bar = printable("█", "#") * bar_length(mean, best)
         print(f"{end:>8}{epsilon:>9.3f}{mean:>11.2f}  {bar}".rstrip())
+
+
+def bar_length(score: float, best: float) -> int:
+    """How long the bar of a score is: 40 for the best possible one."""
+    if best > 0:
+        return round(40 * max(0.0, min(1.0, score / best)))
+    if best < 0 and score < 0:  # costs: the larger one is worse
+        return round(40 * min(1.0, best / score))
+    return 0
 
 
 class Update(NamedTuple):
@@ -770,8 +788,9 @@ def replayed_updates(
 ) -> Iterator[Update]:
     """Each update of these episodes, made once more in a new Qtable: the same numbers."""
     high, low = recipe["learning_rate"], recipe["min_learning_rate"]
+    low = high if low is None else low
     for episode, steps in enumerate(episodes):
-        alpha = exponential_decay(episode, low or high, high, recipe["decay_rate"])
+        alpha = exponential_decay(episode, low, high, recipe["decay_rate"])
         for state, action, reward, new_state, terminated in steps:
             old = Qtable[state][action]
             next_value = 0.0 if terminated else max(Qtable[new_state])
@@ -792,8 +811,9 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
     Qtable = initialize_q_table(*table_size(env), start)
     for u in replayed_updates(recipe, Qtable, episodes):
-        is_second = u.next_value not in (0, start)
-        if u.new == u.old or (len(lessons) == 1 and not is_second):
+        if u.new == u.old:
+            continue
+        if len(lessons) == 1 and u.next_value in (0, start):
             continue
         name, lesson = state_name(env, u.state), lessons.pop(0)
         print(f"\nEpisode {u.episode + 1}, state {name}, {lesson}:")
@@ -858,7 +878,9 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
     actions = sorted(sorted(best, key=lambda a: -best[a])[:6])
     width = 10 if len(actions) <= 5 else 9
 
-    print("\nTHE Q-TABLE: * the greedy action, . a state of which nothing is known")
+    print(
+        "\nTHE Q-TABLE: * the greedy action (of equal ones the first), . nothing known"
+    )
     if len(states) < len(Qtable):
         print("(only the first states of the episode below)")
     if len(actions) < len(names):
@@ -880,7 +902,7 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
     left_out = range(5, len(steps) - 2) if len(steps) > 20 else range(0)
     print("step state               action    reward   Q(s,a)    target  TD error")
     for i, (state, action, reward, new_state, terminated) in enumerate(steps, start=1):
-        if i == left_out.start and left_out:
+        if i == left_out.start:
             print(f"     ... {len(left_out)} steps left out ...")
         if i in left_out:
             continue
@@ -915,21 +937,22 @@ def how_it_ended(env: Env, steps: list[Step]) -> str:
         return "it was cut short"
     if known_game(env) == "taxi":
         return "the passenger has arrived"
+    letter = "".join(map_of(env))[new_state] if map_of(env) else ""
     ends = {"G": "the goal is reached", "H": "it fell into a hole"}
-    return ends.get("".join(map_of(env))[new_state:][:1], "it ended")
+    return ends.get(letter, "it ended")
 
 
 class Comparison(NamedTuple):
     """How far a table is from the exact one."""
 
     known: list[int]  # the states whose row has changed
-    gaps: list[float]  # how far each of their cells is from the exact one
-    wrong: list[int]  # those of them where the greedy action is not a best one
-    kept: list[bool]  # for each cell at an end: whether it still is as at the start
-    mean_of_exact: tuple[float, float]  # the sampled score of the exact table
-    agent: float  # the expected score of the table's greedy policy,
-    solved: float  # of the exact table's
-    best: float  # and of the best possible play
+    gaps: list[float]  # for each of their cells, how far it is from the exact one
+    wrong: list[int]  # those of these states where the greedy action is not a best one
+    kept: list[bool]  # for each cell of an end, whether it still is as at the start
+    exact_mean_std: tuple[float, float]  # the sampled score of the exact table
+    agent_score: float  # the expected scores: of this table's greedy policy,
+    exact_score: float  # of the exact table's,
+    best_score: float  # and of the best possible play
 
 
 def compare(env: Env, model: Recipe) -> Comparison:
@@ -945,10 +968,10 @@ def compare(env: Env, model: Recipe) -> Comparison:
         gaps=[abs(q - x) for s in known for q, x in zip(Qtable[s], exact[s])],
         wrong=[s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9],
         kept=[q == start for s in ends for q in Qtable[s]],
-        mean_of_exact=evaluate_model(env, model | {"qtable": exact}),
-        agent=exact_score(env, steps, Qtable),
-        solved=exact_score(env, steps, exact),
-        best=exact_score(env, steps),
+        exact_mean_std=evaluate_model(env, model | {"qtable": exact}),
+        agent_score=exact_score(env, steps, Qtable),
+        exact_score=exact_score(env, steps, exact),
+        best_score=exact_score(env, steps),
     )
 
 
@@ -956,18 +979,17 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
     """What the numbers of a comparison mean, in a sentence."""
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
-    if found.agent < found.solved - 1e-9:
+    missing = found.exact_score - found.agent_score
+    if missing > 1e-9:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
         where = f", in states such as {states}" if states else ""
-        return f"The agent plays worse than the exact table{where}."
-    if max(found.gaps) < 5e-9 and model.get("initial_value", 0.0) == 0:
-        return (
-            "All that was learned is exact. (Whether td_update counts a future after an "
-            "end, a table that starts at 0 cannot show: try --initial-value 1.)"
-        )
+        return f"The agent scores {missing:.4f} less than the exact table{where}."
     if max(found.gaps) < 5e-9:
-        return "All that was learned is exact."
-    if found.agent > found.best - 1e-9:
+        hint = " (With a table that starts at 0, an update that ignores `terminated` looks "
+        hint += "the same; --initial-value 1 shows the difference.)"
+        starts_at_zero = model.get("initial_value", 0.0) == 0
+        return "All that was learned is exact." + (hint if starts_at_zero else "")
+    if found.agent_score > found.best_score - 1e-9:
         return "The agent plays as well as possible, though not all values are exact."
     return (
         f"The agent plays as well as the exact table for gamma={model['gamma']}. Play "
@@ -978,21 +1000,26 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
 def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     """Print the numbers of a comparison, and the verdict."""
     n_known, n_exact = len(found.known), sum(gap < 5e-9 for gap in found.gaps)
-    mean, std = found.mean_of_exact
+    n_right = n_known - len(found.wrong)
+    mean, std = found.exact_mean_std
     print(f"States that a value has reached: {n_known} of {len(model['qtable'])}")
-    print(f"Their cells that are exact to 8 decimals: {n_exact} of {len(found.gaps)}")
+    print(
+        f"Their Q-values that are exact to 8 decimals: {n_exact} of {len(found.gaps)}"
+    )
     if n_exact < len(found.gaps):
         gap = statistics.fmean(found.gaps)
-        print(f"Mean distance of these cells from the exact ones: {gap:.4f}")
-    print(
-        f"Cells at ends, still as at the start: {sum(found.kept)} of {len(found.kept)}"
-    )
-    print(f"States with a best action: {n_known - len(found.wrong)} of {n_known}")
+        print(f"Mean distance of these Q-values from the exact ones: {gap:.4f}")
+    print(f"Q-values of ends, still as at the start: {sum(found.kept)} of ", end="")
+    print(len(found.kept))
+    print(f"States where the greedy action is a best one: {n_right} of {n_known}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
-    steps = step_limit(env, model["max_steps"])
-    print(f"Expected score in {steps} steps, by the rules: {found.agent:.4f}")
-    print(f"Of the exact table: {found.solved:.4f}", end="")
-    print(f"; of the best possible play: {found.best:.4f}")
+    print(
+        f"Expected score in {step_limit(env, model['max_steps'])} steps, by the rules:"
+    )
+    print(
+        f"  agent {found.agent_score:.4f}, exact table {found.exact_score:.4f}", end=""
+    )
+    print(f", best possible play {found.best_score:.4f}")
     print(textwrap.fill(f"VERDICT: {verdict(env, model, found)}", 79))
 
 
@@ -1017,7 +1044,7 @@ def add_recipe(
         kind = int if isinstance(value, int) else float
         text = f"{meaning} ({RECIPES[named][name]})"
         group.add_argument(option(name), dest=name, type=kind, metavar="N", help=text)
-    text = "which of the scored episodes to tell or film (1)"
+    text = "which of the scored episodes to show (1)"
     parser.add_argument("--show-episode", type=int, default=1, metavar="N", help=text)
 
 
@@ -1053,6 +1080,7 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
+        # What is still to be written goes nowhere (from Python's own documentation).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
@@ -1087,7 +1115,7 @@ def show_recipes() -> None:
         game = f"{recipe['env_id']} {recipe['env_kwargs'].get('map_name', '')}".rstrip()
         print(f"{name:25}{recipe['n_training_episodes']:>6} episodes of {game}")
         print(f"    {LESSONS[name]}")
-    print("They are seven settings of three games: lake, taxi and cliff.")
+    print(f"They are {len(RECIPES)} settings of three games: lake, taxi and cliff.")
 
 
 if __name__ == "__main__":
