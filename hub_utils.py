@@ -472,10 +472,10 @@ def beside(frame: Any, picture: Any) -> Any:
     across, down = picture.get_size()
     if across > 1.5 * down:
         size = across, height * across // width
-        return stacked(pygame().transform.smoothscale(game, size), picture)
+        return stacked(pygame().transform.scale(game, size), picture)
     size = width * down // height, down
     whole = canvas(size[0] + 12 + across, down)
-    whole.blit(pygame().transform.smoothscale(game, size), (0, 0))
+    whole.blit(pygame().transform.scale(game, size), (0, 0))
     whole.blit(picture, (size[0] + 12, 0))
     return whole
 
