@@ -205,15 +205,14 @@ class Values:
     high: float  # and of the darkest
 
     def cells(self, state: int) -> list[Cell]:
-        """The cells of one state. Only if not all are equal, the best ones are greedy."""
-        row = self.rows[state]
-        best = max(row) if max(row) - min(row) > 1e-9 else math.inf
-        return [
-            Cell(
-                q, self.shade(q) if (state, a) in self.tried else None, q > best - 1e-9
-            )
-            for a, q in enumerate(row)
-        ]
+        """How to draw each action of a state; where all are equal, none is greedy."""
+        row, cells = self.rows[state], []
+        all_equal = max(row) - min(row) < 1e-9
+        for action, value in enumerate(row):
+            shade = self.shade(value) if (state, action) in self.tried else None
+            is_greedy = not all_equal and value > max(row) - 1e-9
+            cells.append(Cell(value, shade, is_greedy))
+        return cells
 
     def shade(self, value: float) -> list[int]:
         """The colour of a value, between two of the SHADES."""
@@ -258,30 +257,27 @@ def values_of(
     """The rows of the map, or of this state alone, and shades that suit them."""
     states = [place.state for place in places(env, state)] or [state]
     rows = {s: [float(q) for q in Qtable[s]] for s in states}
-    tried = {(s, a) for s, a in tried if s in rows}
-    known = {s for s, _ in tried}
-    best = [
-        max(rows[s][a] for a in range(len(rows[s])) if (s, a) in tried) for s in known
-    ]
+    best = []  # V(s), as far as it was tried
+    for s, row in rows.items():
+        known = [q for a, q in enumerate(row) if (s, a) in tried]
+        if known:
+            best.append(max(known))
     low, high = min(best, default=0.0), max(best, default=1.0)
-    low = min(low, 0.0) if high > 0 else low
-    return Values(state, rows, tried, low, high if high > low else low + 1)
+    if high > 0:
+        low = min(low, 0.0)
+    return Values(state, rows, set(tried), low, high if high > low else low + 1)
 
 
 def places(env: Env, state: int) -> list[Place]:
     """All places of the map; for a taxi with the passenger and destination of `state`."""
-    rows, taxi = qlearning.map_of(env), None
-    if qlearning.known_game(env) == "taxi":
-        rows, taxi = (
-            ["R   G", "     ", "     ", "     ", "Y  B "],
-            qlearning.game_of(env),
-        )
-        _, _, passenger, destination = taxi.decode(state)
+    is_taxi = qlearning.known_game(env) == "taxi"
+    taxi = qlearning.game_of(env)
     all_places: list[Place] = []
-    for y, row in enumerate(rows):
+    for y, row in enumerate(qlearning.TAXI_MAP if is_taxi else qlearning.map_of(env)):
         for x, letter in enumerate(row):
-            here = len(all_places)
-            if taxi:
+            here = len(all_places)  # the states are numbered row by row
+            if is_taxi:
+                _, _, passenger, destination = taxi.decode(state)
                 here = int(taxi.encode(y, x, passenger, destination))
             all_places.append(Place(x, y, letter, here))
     return all_places
@@ -303,7 +299,7 @@ def draw(env: Env, values: Values) -> Any:
             write(square, letter, (0.5, 0.5), size // 2)
         else:
             draw_place(square, values.cells(state), names)
-            if letter not in "F ":
+            if letter not in "F.":
                 write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
         color, thick = (ORANGE, 4) if state == values.state else (GREY, 1)
         pygame().draw.rect(square, color, square.get_rect(), thick)

@@ -578,6 +578,9 @@ ACTIONS = {
 }
 
 
+TAXI_MAP = ["R...G", ".....", ".....", ".....", "Y..B."]
+
+
 def known_game(env: Env) -> str:
     """lake, cliff or taxi, if it is Gymnasium's own; otherwise nothing."""
     return GAMES.get(type(game_of(env)).__module__, "")
@@ -920,7 +923,7 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
 
     rows, places = map_of(env), [steps[0][0], *(step[3] for step in steps)]
     if known_game(env) == "taxi":
-        rows = ["R...G", ".....", ".....", ".....", "Y..B."]
+        rows = TAXI_MAP
         places = [state // 20 for state in places]  # 20 states for each place
     if rows:
         print("The route, with the step that first reached a place:")
