@@ -503,13 +503,16 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     snapshots: list[Snapshot] = []
 
     states = [place.state for place in places(camera, state)] or [state]
+    n_episodes = recipe["n_training_episodes"]
+    milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
 
     def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
         scores.append(score)
         tried.update((step[0], step[1]) for step in env.steps)
         V = [round(max(Qtable[s]), 2) for s in states]  # as exact as it is seen
-        is_last = episode + 1 == recipe["n_training_episodes"]
-        if not snapshots or is_last or V != snapshots[-1].V:
+        # Also where nothing changes, so that one sees the curve grow
+        is_due = episode + 1 in milestones
+        if not snapshots or is_due or V != snapshots[-1].V:
             now = values_of(camera, Qtable, state, tried)
             snapshots.append(Snapshot(episode, epsilon, V, now))
 
@@ -1062,7 +1065,7 @@ This agent plays **{title}** by tabular Q-learning: it has a table with a value 
 With `qlearning.py` and `hub_utils.py` beside your script{needed}:
 
 ```python
-from hub_utils import {load}, make_env_from_model
+{register}from hub_utils import {load}, make_env_from_model
 from qlearning import evaluate_model
 
 model = {load}("{source}")
@@ -1081,6 +1084,7 @@ def model_card(
 ) -> hf.ModelCard:
     """The card: metadata by which the Hub and the course find the model, and the text."""
     game, is_made = game_name(model), is_registered(model["env_id"])
+    known = qlearning.known_game(env)
     rows = [
         f"| {name} | {model[name]} | {meaning} |"
         for name, (_, meaning) in HYPERPARAMETERS.items()
@@ -1093,12 +1097,15 @@ def model_card(
         states=len(model["qtable"]),
         scores=scores(model, env, score),
         numbers="\n".join(rows),
-        needed="" if qlearning.known_game(env) else ", and the game's own code",
+        needed="" if known else ", and the game's own code",
         load="load_from_hub" if repo_id else "load_model",
         source=repo_id or "q-learning.pkl",
         make="make_env_from_model(model)"
         if is_made
         else "...  # by the game's own code",
+        register=""
+        if known or not is_made
+        else "import ...  # what registers the game\n",
         command=command_to_train(model),
         mark=OWNER_MARK,
         words=owners_words(old_card) or "\n",
@@ -1304,7 +1311,8 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     try:
         yield
     except errors.LocalTokenNotFoundError:
-        raise PermissionError("there is no token: run `hf auth login`") from None
+        text = "there is no token: run `hf auth login`, in a notebook notebook_login()"
+        raise PermissionError(text) from None
     except errors.RepositoryNotFoundError:
         raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
     except NO_ANSWER as error:

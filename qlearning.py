@@ -885,7 +885,7 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
         "\nTHE Q-TABLE: * the greedy action (of equal ones the first), . nothing known"
     )
     if len(states) < len(Qtable):
-        print("(only the first states of the episode below)")
+        print(f"(only {len(states)} of the {len(Qtable)} states)")
     if len(actions) < len(names):
         print(f"(only the best 6 of {len(names)} actions)")
     heads = [names[action][:width].rjust(width) for action in actions]
@@ -987,17 +987,20 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
         where = f", in states such as {states}" if states else ""
         return f"The agent scores {missing:.4f} less than the exact table{where}."
+    better = ""
+    if found.agent_score < found.best_score - 1e-9:
+        better = f" That is the best for gamma={model['gamma']}; play that counts the "
+        better += "steps left, or looks farther ahead, can be better still."
     if max(found.gaps) < 5e-9:
         hint = " (With a table that starts at 0, an update that ignores `terminated` looks "
         hint += "the same; --initial-value 1 shows the difference.)"
         starts_at_zero = model.get("initial_value", 0.0) == 0
-        return "All that was learned is exact." + (hint if starts_at_zero else "")
+        return (
+            "All that was learned is exact." + better + (hint if starts_at_zero else "")
+        )
     if found.agent_score > found.best_score - 1e-9:
         return "The agent plays as well as possible, though not all values are exact."
-    return (
-        f"The agent plays as well as the exact table for gamma={model['gamma']}. Play "
-        "that counts the steps left, or looks farther ahead, can be better still."
-    )
+    return f"The agent plays as well as the exact table.{better}"
 
 
 def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
@@ -1005,7 +1008,7 @@ def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     n_known, n_exact = len(found.known), sum(gap < 5e-9 for gap in found.gaps)
     n_right = n_known - len(found.wrong)
     mean, std = found.exact_mean_std
-    print(f"States that a value has reached: {n_known} of {len(model['qtable'])}")
+    print(f"States whose row has changed: {n_known} of {len(model['qtable'])}")
     print(
         f"Their Q-values that are exact to 8 decimals: {n_exact} of {len(found.gaps)}"
     )

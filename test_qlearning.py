@@ -410,7 +410,7 @@ def test_a_table_that_does_not_fit_is_refused(table, sentence):
         ({"max_steps": 0}, "episodes and max_steps must be 1 or more, not 1 and 0"),
         ({"min_epsilon": -0.1}, "epsilon cannot go from 0.5 down to -0.1"),
         ({"min_epsilon": 0.6}, "epsilon cannot go from 0.5 down to 0.6"),
-        ({"max_epsilon": 7}, "epsilon cannot go from 7 down to 0"),
+        ({"max_epsilon": 1.1}, "epsilon cannot go from 1.1 down to 0"),
         ({"max_epsilon": math.nan}, "epsilon cannot go from nan down to 0"),
         ({"learning_rate": 1.1}, "learning_rate cannot go from 1.1 down to 1.1"),
         ({"learning_rate": 0}, "learning_rate cannot go from 0 down to 0"),
@@ -895,7 +895,7 @@ THE SCORE: 100 greedy episodes, mean +/- standard deviation
 Mean_reward=1.00 +/- 0.00
 
 THE PROOF: beside the exact table, solved from the game's own rules
-States that a value has reached: 11 of 16
+States whose row has changed: 11 of 16
 Their Q-values that are exact to 8 decimals: 44 of 44
 Q-values of ends, still as at the start: 20 of 20
 States where the greedy action is a best one: 11 of 11
@@ -918,8 +918,9 @@ Slippery: a step may go to one side of where it was meant to go.
 Their Q-values that are exact to 8 decimals: 0 of 44
 Mean distance of these Q-values from the exact ones: 0.0204
 ...
-VERDICT: The agent plays as well as the exact table for gamma=0.99. Play that
-counts the steps left, or looks farther ahead, can be better still.
+VERDICT: The agent plays as well as the exact table. That is the best for
+gamma=0.99; play that counts the steps left, or looks farther ahead, can be
+better still.
 """,
     ),
     (
@@ -953,7 +954,7 @@ After 13 steps the goal is reached. Score -13.
     (
         SHORT,
         """
-States that a value has reached: 0 of 16
+States whose row has changed: 0 of 16
 Their Q-values that are exact to 8 decimals: 0 of 0
 ...
 VERDICT: Nothing was learned: no reward has reached the table.
@@ -2344,7 +2345,7 @@ CANNOT_BE_PUSHED = [
     ("hf_write", "bob/lake", "bob/lake is not NAME/REPO of ann or club"),
     ("hf_write", "lake", "lake is not NAME/REPO of ann or club"),
     ("hf_read", "ann/lake", "your token can only read: make one with the write role"),
-    ("", "ann/lake", "there is no token: run `hf auth login`"),
+    ("", "ann/lake", "there is no token: run `hf auth login`, in a notebook"),
     ("hf_old", "ann/lake", "[Ii]nvalid (user token|credentials)|401"),
 ]
 
