@@ -1158,14 +1158,16 @@ def test_a_reader_who_has_seen_enough_and_ctrl_c_end_in_peace():
     assert (reader.wait(60), reader.stderr.read()) == (1, "")
     reader.stderr.close()
 
-    learner = subprocess.Popen(
-        **invocation("-u", "qlearning.py", "--episodes", "9999999")
-    )
-    while not learner.stdout.readline().startswith("initial_value"):
-        pass
-    learner.send_signal(signal.SIGINT)
-    out, err = learner.communicate(timeout=60)
-    assert (learner.returncode, out, err) == (130, "", "\nStopped by Ctrl-C.\n")
+    endless = invocation("-u", "qlearning.py", "--episodes", "9999999")
+    with subprocess.Popen(**endless) as learner:
+        try:
+            assert any(line.startswith("LEARNING") for line in learner.stdout)
+            learner.send_signal(signal.SIGINT)
+            out, err = learner.communicate(timeout=30)
+        finally:
+            learner.kill()
+    assert (learner.returncode, err) == (130, "\nStopped by Ctrl-C.\n")
+    assert "episodes  epsilon" not in out, "it had not learned to the end"
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError, gym.error.Error])
