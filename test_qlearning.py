@@ -62,7 +62,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -924,14 +924,14 @@ better still.
 """,
     ),
     (
-        ("taxi-exact", "--show-episode", "2"),
+        ("taxi-exact",),
         """
 How to read 328 (3,1) Y to R: state 328, taxi in row 3, column 1, passenger at
 ...
 +---------+
 |R: | : :G|
 ...
-ONE EPISODE: number 2 of the scored ones (reset seed 54)
+ONE EPISODE: number 1 of the scored ones (reset seed 16)
 ...
 The route, with the step that first reached a place:
 ...
@@ -1066,13 +1066,11 @@ def test_a_lake_with_other_rewards_says_so():
     assert "Rewards: [-1, -0.04, 1]" in told and "1 for reaching G" not in told
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk", "big5", "shift_jis"])
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk", "big5", "shift_jis", "euc_kr"])
 def test_where_arrows_are_missing_or_wide_there_are_letters(encoding):
-    told = story("frozenlake", encoding=encoding)
+    told = story("frozenlake", "--episodes", "1000", encoding=encoding)
     assert "  v0.774  >0.815  v0.857  <0.815\n" in told
-    assert (
-        "   10000    0.056       0.92  #####################################\n" in told
-    )
+    assert re.search(r"^ +1000 .*  #+$", told, re.MULTILINE)
 
 
 # ------------------ The command line --------------------------------------------------
@@ -1469,10 +1467,10 @@ def test_the_learning_that_is_filmed_is_the_one_that_is_not(
         hub_utils, "draw", lambda env, values: shown.append(values) or draw(env, values)
     )
     recipe = RECIPES["frozenlake"] | {"n_training_episodes": 1000}
-    path = record_learning(recipe, tmp_path / "a.gif")
+    path = record_learning(recipe, tmp_path / "a.mp4")
     assert tables == [learn_(lake, recipe)], "the same table, bit for bit"
     film = frames_of(path)
-    assert len(film) == len(shown) <= 60 and path.stat().st_size < 1_000_000
+    assert len(film) == len(shown) <= 60
     assert film[0].shape == (480 + 40 + 110, 972, 3)
     assert {(values.low, values.high) for values in shown} == {(0.0, 1.0)}, "one scale"
     assert shown[-1].rows == {s: tables[0][s] for s in range(16)}, "the end is reached"
@@ -2586,7 +2584,31 @@ BUGS = re.findall(
 )
 
 
-def test_every_block_of_readme_is_looked_at():
+def project_in(folder, right="", wrong=""):
+    """A copy of the project to try something in, with a bug in qlearning.py if asked."""
+    for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
+        shutil.copy(HERE / name, folder)
+    (folder / "qlearning.py").write_text(SOURCE.replace(right, wrong), encoding="utf-8")
+    return folder
+
+
+def tried(folder, right, wrong, test):
+    """What the test of an exercise says of its bug, and what the program prints."""
+    project = project_in(folder, right, wrong)
+    run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_qlearning.py::{test}"]
+    return command(*run, cwd=project), command("qlearning.py", cwd=project)
+
+
+@pytest.fixture(scope="module")
+def exercises(tmp_path_factory):
+    """README's exercises, tried in the background while other tests go on."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    folder = tmp_path_factory.mktemp
+    yield {bug[1]: pool.submit(tried, folder("bug"), *bug[:3]) for bug in BUGS}
+    pool.shutdown(cancel_futures=True)
+
+
+def test_every_block_of_readme_is_looked_at(exercises):  # which start here
     fences = sum(2 + 2 * bool(output) for _, _, output in BLOCKS)
     assert README.count("\n```") == fences, "a block that the pattern above missed"
     assert {language for language, _, _ in BLOCKS} == {"python", "sh", "text"}
@@ -2605,25 +2627,17 @@ def test_readme_python_prints_what_readme_says(code, output, tmp_path, monkeypat
     assert out.getvalue().replace(str(tmp_path), "") == output
 
 
-def project_in(folder, right="", wrong=""):
-    """A copy of the project to try something in, with a bug in qlearning.py if asked."""
-    for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
-        shutil.copy(HERE / name, folder)
-    (folder / "qlearning.py").write_text(SOURCE.replace(right, wrong), encoding="utf-8")
-    return folder
-
-
-def test_readme_commands_do_what_readme_says(tmp_path):
+def test_readme_commands_do_what_readme_says(tmp_path, monkeypatch, capsys):
     """Those that need the network, or a name on the Hub, are left to .ci/run."""
-    project_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    programs = {"qlearning.py": qlearning, "hub_utils.py": hub_utils}
     run = 0
-    for lines, output in SHELL:
-        for program, *arguments in map(str.split, lines.splitlines()):
-            if program == "python" and "NAME" not in "".join(arguments):
-                done = command(*arguments, cwd=tmp_path)
-                assert done.returncode == 0, done.stderr
-                assert not output or done.stdout == output
-                run += 1
+    for line in itertools.chain(*(lines.splitlines() for lines, _ in SHELL)):
+        program, *arguments = line.split()
+        if program == "python" and "NAME" not in line and arguments[0] in programs:
+            assert programs[arguments[0]].main(arguments[1:]) == 0
+            assert capsys.readouterr().out
+            run += 1
     assert run >= 4
 
 
@@ -2664,34 +2678,18 @@ def test_readme_results_are_what_the_program_prints(name):
     assert float(expected) >= float(worst), "the worst of ten, as .ci/run measures it"
 
 
-@pytest.fixture(scope="module")
-def exercises(tmp_path_factory):
-    """The tests of README's exercises, started together so that every core has work."""
-    started, run = {}, ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    for right, wrong, test, _ in BUGS:
-        project = project_in(tmp_path_factory.mktemp("exercise"), right, wrong)
-        call = invocation(*run, f"test_qlearning.py::{test}", cwd=project)
-        started[wrong] = subprocess.Popen(**call)
-    yield started
-    for process in started.values():
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.parametrize(("right", "wrong", "test", "score"), BUGS, ids=range(9))
 def test_every_exercise_turns_its_test_red_and_says_why(
     right, wrong, test, score, exercises
 ):
     assert SOURCE.count(right) == 1
-    bugged = {"__name__": "bugged"}
-    exec(SOURCE.replace(right, wrong), bugged)  # noqa: S102
-    with contextlib.redirect_stdout(io.StringIO()) as played:
-        bugged["main"]([])
-    scores = re.findall("^Mean_reward=(.*)", played.getvalue(), re.MULTILINE)
+    tested, played = exercises[wrong].result()
+    scores = re.findall("^Mean_reward=(.*)", played.stdout, re.MULTILINE)
     assert [score] == (scores or ["an error"])
-    said, _ = exercises[wrong].communicate(timeout=120)
-    assert exercises[wrong].returncode == 1, said
-    assert f"\nFAILED test_qlearning.py::{test}" in said, said
+    said = tested.stdout
+    assert tested.returncode == 1 and f"\nFAILED test_qlearning.py::{test}" in said, (
+        said
+    )
     sentence = r"^E +AssertionError: (?!assert\b)\w\S*( \S+){5}"
     assert re.search(sentence, said, re.MULTILINE), "it does not say what is wrong"
 
@@ -2860,6 +2858,7 @@ def test_no_picture_of_readme_is_stale(tmp_path):
     draw_pictures(tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
     shown = set(re.findall(r"\]\(\.github/(\w+\.(?:gif|png))\)", README))
+    assert (tmp_path / "learning.gif").stat().st_size < 1_000_000
     assert (
         shown == drawn
         and sum(p.stat().st_size for p in GITHUB.iterdir() if p.is_file()) < 3e6
