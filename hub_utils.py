@@ -478,12 +478,12 @@ def beside(frame: Any, picture: Any) -> Any:
 
 # ------------------ Film the learning itself ------------------------------------------
 class Snapshot(NamedTuple):
-    """The table after an episode."""
+    """What is kept of the table after an episode."""
 
     episode: int
     epsilon: float
     V: list[float]  # the values of the states in the picture
-    values: Values
+    rows: dict[int, list[float]]  # and their rows
 
 
 def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
@@ -498,40 +498,50 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     state = int(camera.reset(seed=evaluation_seeds(recipe)[0])[0])
     sizes = qlearning.table_size(env)
     Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
-    tried: set[tuple[int, int]] = set()
+    first_tried: dict[
+        tuple[int, int], int
+    ] = {}  # in which episode, by state and action
     scores: list[float] = []
     snapshots: list[Snapshot] = []
-
     states = [place.state for place in places(camera, state)] or [state]
     n_episodes = recipe["n_training_episodes"]
     milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
 
     def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
         scores.append(score)
-        tried.update((step[0], step[1]) for step in env.steps)
+        for s, a, *_ in env.steps:
+            first_tried.setdefault((s, a), episode)
         V = [round(max(Qtable[s]), 2) for s in states]  # as exact as it is seen
         # Also where nothing changes, so that one sees the curve grow
         is_due = episode + 1 in milestones
         if not snapshots or is_due or V != snapshots[-1].V:
-            now = values_of(camera, Qtable, state, tried)
-            snapshots.append(Snapshot(episode, epsilon, V, now))
+            rows = {s: [float(q) for q in Qtable[s]] for s in states}
+            snapshots.append(Snapshot(episode, epsilon, V, rows))
 
     qlearning.learn(env, recipe, Qtable, on_episode=watch)
-    means, last, game = moving_means(scores), snapshots[-1].values, camera.render()
-    frames = []
+    last = values_of(camera, Qtable, state, set(first_tried))
+    game, means, frames = camera.render(), moving_means(scores), []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
-        values = snapshot.values
-        values.low, values.high = last.low, last.high  # one scale for the whole film
+        tried = {
+            pair for pair, first in first_tried.items() if first <= snapshot.episode
+        }
+        # One scale for the whole film, that of its end
+        values = Values(state, snapshot.rows, tried, last.low, last.high)
         picture = beside(game, draw(camera, values))
-        width = picture.get_width()
-        about = f"episode {snapshot.episode + 1:,}   epsilon {snapshot.epsilon:.2f}"
-        mean = means[snapshot.episode]
-        caption = line_of_text(f"{about}   mean score {mean:.2f}", width)
-        draw_scale(caption, last)
-        curve = draw_curve(means, snapshot.episode, width)
-        frames.append(pixels(stacked(picture, caption, curve)))
+        frames.append(pixels(with_curve(picture, values, snapshot, means)))
     write_film(path, frames, fps)
     return path
+
+
+def with_curve(
+    picture: Any, values: Values, snapshot: Snapshot, means: list[float]
+) -> Any:
+    """The picture, and under it the numbers of the moment and the curve so far."""
+    episode, width = snapshot.episode, picture.get_width()
+    about = f"episode {episode + 1:,}   epsilon {snapshot.epsilon:.2f}"
+    caption = line_of_text(f"{about}   mean score {means[episode]:.2f}", width)
+    draw_scale(caption, values)
+    return stacked(picture, caption, draw_curve(means, episode, width))
 
 
 def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
@@ -923,9 +933,7 @@ def with_its_game(model: Model, env: Env) -> Model:
         made = f"made as {spec_id}" if spec_id else "not made by gym.make"
         text = f"the model is of {model['env_id']}, and the environment was {made}"
         raise ValueError(f"{text}: {OWN_NAME}")
-    arguments = env_arguments(env)
-    unsaid = arguments.keys() - game_arguments(model).keys()
-    arguments = game_arguments(model) | {name: arguments[name] for name in unsaid}
+    arguments = env_arguments(env) | game_arguments(model)
     model["env_kwargs"] = arguments
     if "map_name" in arguments:  # where the course's readers look for it
         model["map_name"] = arguments["map_name"]
