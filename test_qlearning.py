@@ -726,7 +726,7 @@ NO_RULES = {
     "an array": with_P(array(3, 2)),
     "pairs as keys": with_P({(s, a): [] for s in range(3) for a in range(2)}),
     "no rows for ends": with_P({0: ROW, 1: ROW}),
-    "states that are none": with_P([{0: [(1.0, 9, 0.0, False)], 1: []}] * 3),
+    "states that are none": with_P([{0: [(1.0, 3, 0.0, False)], 1: []}] * 3),
     "no P": Script(*WALK),
 }
 
@@ -780,8 +780,8 @@ def test_games_of_ones_own_are_known_by_what_they_say():
     assert qlearning.known_game(other) == "" and qlearning.map_of(other) == []
     assert qlearning.action_names(other) == ["action0", "action1"]
     assert qlearning.state_name(other, 2) == "2"
-    own.map_rows = ("SF", "F")
-    assert qlearning.map_of(own) == [], "a place for each state, in rows of one length"
+    for own.map_rows in ("SFF", "G"), ("SFF", "FFG"):
+        assert qlearning.map_of(own) == [], "a place for each state, rows of one length"
 
 
 def test_a_map_that_is_too_large_to_look_at_is_none():
@@ -947,6 +947,8 @@ VERDICT: The agent plays as well as possible, though not all values are exact.
 A full bar (40) is the best possible score, -13.00; half a bar: twice that cost
 ...
      500    0.056     -34.43  ███████████████
+...
+  →-13  →-12  →-11  →-10 →-9.5 ↓-8.6 ↓-7.7 ↓-6.8 ↓-5.9 ↓-4.9 ↓-3.9 ↓-3.0
 ...
 After 13 steps the goal is reached. Score -13.
 """,
