@@ -242,12 +242,12 @@ def values_to_show(
     env: Env, Qtable: Table, state: int, initial_value: float = 0.0
 ) -> Values:
     """What a finished table has to show."""
-    tried = {
-        (s, a)
-        for s, row in enumerate(Qtable)
-        for a, q in enumerate(row)
-        if q != initial_value or (initial_value == 0 and any(row))
-    }
+    tried = set()
+    for s, row in enumerate(Qtable):
+        for a, q in enumerate(row):
+            # 0 can be a true value: the row tells. An optimistic start is none.
+            if any(row) if initial_value == 0 else q != initial_value:
+                tried.add((s, a))
     return values_of(env, Qtable, state, tried)
 
 
@@ -721,17 +721,16 @@ BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
 
 def array_of_call(call: Call) -> Any:
     """The rows, the row or the number that a note of one of NumPy's calls describes."""
-    shape: list[int] = []
-    by_columns = False
-    match call.function.split()[1], call.arguments, call.state:
-        case "_reconstruct", _, [1, shape, dtype, by_columns, data]:
-            pass
-        case "_frombuffer", [data, dtype, shape, order], _:
-            by_columns = order == "F"
-        case "scalar", [dtype, data], _:
-            pass
-        case name, _, _:
-            raise ValueError(f"it would call {short(name)}")
+    name, shape, by_columns = call.function.split()[1], [], False
+    if name == "_reconstruct":
+        _, shape, dtype, by_columns, data = call.state
+    elif name == "_frombuffer":
+        data, dtype, shape, order = call.arguments
+        by_columns = order == "F"
+    elif name == "scalar":
+        dtype, data = call.arguments
+    else:
+        raise ValueError(f"it would call {short(name)}")
     if isinstance(data, Call):  # protocol 2 has a text in place of the bytes
         data = data.arguments[0].encode("latin1")
     kind, byte_order = dtype.arguments[0], dtype.state[1]  # "f8" and "<", say
@@ -879,7 +878,7 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
             f"this Gymnasium has no game {short(env_id)}: register it first"
         )
     try:
-        # A lake makes rules for each of its places: not for more than the table has.
+        # A lake makes rules for each of its places: for a huge map that takes minutes.
         if sum(len(row) for row in arguments.get("desc", [])) > len(model["qtable"]):
             raise ValueError("its map is larger than its table")
         env = make_env(env_id, render_mode=render_mode, **arguments)
@@ -893,11 +892,12 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
 
 def env_arguments(env: Env) -> dict[str, Any]:
     """What `make_env` makes this environment again with; ValueError if nothing does."""
-    given = {k: v for k, v in env.spec.kwargs.items() if k not in ("render_mode",)}
-    if "map_name" in given and not given["map_name"] and not given.get("desc"):
-        given["desc"] = env.unwrapped.desc  # a map that was drawn at random
+    given = dict(env.spec.kwargs)
+    given.pop("render_mode", None)
+    if given.get("desc") is None and given.get("map_name", "4x4") is None:
+        given["desc"] = env.unwrapped.desc  # drawn at random: publish the map itself
     if given.get("desc") is not None:
-        given.pop("map_name", None)  # which a lake with a desc does not look at
+        given.pop("map_name", None)  # a lake with a desc does not look at it
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
         given["max_episode_steps"] = limit or -1  # -1: none
@@ -909,6 +909,9 @@ def env_arguments(env: Env) -> dict[str, Any]:
                 f"the argument {name} cannot be published: {error}"
             ) from None
     return given
+
+
+OWN_NAME = "give a game of your own an env_id of its own"
 
 
 def with_its_game(model: Model, env: Env) -> Model:
@@ -933,16 +936,19 @@ def with_its_game(model: Model, env: Env) -> Model:
         made = f"made as {spec_id}" if spec_id else "not made by gym.make"
         text = f"the model is of {model['env_id']}, and the environment was {made}"
         raise ValueError(f"{text}: {OWN_NAME}")
-    arguments = env_arguments(env) | game_arguments(model)
+    arguments = env_arguments(env)
+    for name, value in game_arguments(model).items():
+        if arguments.setdefault(name, value) != value:
+            text = (
+                f"the model says {name}={short(value)}, and its environment was made "
+            )
+            raise ValueError(f"{text}with {name}={short(arguments[name])}")
     model["env_kwargs"] = arguments
     if "map_name" in arguments:  # where the course's readers look for it
         model["map_name"] = arguments["map_name"]
     if arguments.get("is_slippery") is False:
         model["slippery"] = False
     return model
-
-
-OWN_NAME = "give a game of your own an env_id of its own"
 
 
 def game_name(model: Model) -> str:
@@ -1194,25 +1200,26 @@ def card_in(folder: Path) -> Any:
 
 
 def owners_words(card: Any) -> str:
-    """What is below the mark; of a card without a mark all of its text."""
+    """The owner's text: all below OWNER_MARK; of a card without the mark all of it."""
     if card is None:
         return ""
     _, mark, words = card.text.partition(OWNER_MARK)
     return str(words if mark else f"\n\n{card.text.strip()}\n")
 
 
-def kept_card(here: Any, there: Any, model: Model) -> Any:
-    """The card whose words and metadata stay: the one on the Hub, or this agent's here.
+def kept_card(local_card: Any, hub_card: Any, model: Model) -> Any:
+    """The card whose words and metadata stay: that on the Hub, or else the local one.
 
-    ValueError if words would get lost: here are others, or a README.md of another kind.
+    ValueError if local words would get lost: they are not on the Hub, or belong to
+    another game, or the README.md is no agent's card at all.
     """
-    if there is None and here and game_name(model) in (here.data.tags or []):
-        there = here
-    if owners_words(here).strip() not in owners_words(there):
-        raise ValueError(
-            "the README.md in this folder has words that would get lost: take another folder"
-        )
-    return there
+    card = hub_card
+    if card is None and local_card and game_name(model) in (local_card.data.tags or []):
+        card = local_card
+    if owners_words(local_card).strip() not in owners_words(card):
+        text = "the README.md in this folder has words that would get lost"
+        raise ValueError(f"{text}: take another folder")
+    return card
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
@@ -1258,8 +1265,8 @@ def fetch_repo(
 ) -> tuple[str | None, Any]:
     """A repo's last commit and its card, each None if there is no such thing yet.
 
-    Here fails what would otherwise fail after the training: a token that can only read,
-    the repo of somebody else, another visibility than the wanted one.
+    Checked before the training: a token that can only read, the repo of somebody else,
+    another visibility than the wanted one.
     """
     with hub_errors(repo_id):
         user = api.whoami()
@@ -1286,6 +1293,11 @@ def fetch_repo(
     return info.sha, card_in(Path(path).parent) if path else None
 
 
+# What the client raises when nobody answers: an error of the HTTP library below it, which
+# differs by version. The client's own HTTP error is derived from that library's.
+NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
+
+
 def load_from_hub(
     repo_id: str, filename: str = "q-learning.pkl", *, token: str | None = None
 ) -> Model:
@@ -1306,11 +1318,6 @@ def load_from_hub(
             how: Any = {"local_files_only": is_offline}
             return load_model(api.hf_hub_download(repo_id, filename, **how))
     raise ValueError(f"{filename} of {repo_id} is too large for a Q-learning model")
-
-
-# The HTTP library below the client differs by version: its errors are those that the
-# client's own are made of.
-NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 
 
 @contextlib.contextmanager
@@ -1385,28 +1392,22 @@ def train_and(args: argparse.Namespace, recipe: Model) -> None:
         return
     if args.command == "package":
         package_model(model, env, path, args.fps)
-    else:
-        record(args, model, env, path)
-    mean, std = evaluate_model(env, model)
-    print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{path}")
-
-
-def record(args: argparse.Namespace, model: Model, env: Env, path: Path) -> None:
-    """Film an episode of a trained model, or draw its table."""
-    Qtable, seed = model["qtable"], evaluation_seeds(model)[args.show_episode - 1]
-    if path.suffix.lower() != ".png":
+    elif is_film:
+        seed = evaluation_seeds(model)[args.show_episode - 1]
         how: Any = {
             "max_steps": model["max_steps"],
             "seed": seed,
             "values": args.values,
         }
-        record_video(env, Qtable, path, args.fps, **how)
-        return
-    state, _ = env.reset(seed=seed)
-    start = model["initial_value"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = draw_values(env, Qtable, state=int(state), initial_value=start)
-    imageio.imwrite(path, picture)
+        record_video(env, model["qtable"], path, args.fps, **how)
+    else:
+        seed = evaluation_seeds(model)[args.show_episode - 1]
+        how = {"state": int(env.reset(seed=seed)[0])}
+        how["initial_value"] = model["initial_value"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imageio.imwrite(path, draw_values(env, model["qtable"], **how))
+    mean, std = evaluate_model(env, model)
+    print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

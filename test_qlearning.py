@@ -1811,7 +1811,16 @@ NOT_PACKAGED = [
     (made(LAKE), {"qtable": [[0.0] * 4]}, "this environment needs a Q-table of 16 x 4"),
     (made(LAKE), {"gamma": None}, "its gamma cannot be None"),
     (made(LAKE), {"eval_seed": [1]}, "3 episodes, but only 1 seeds"),
-    (made(LAKE), {"env_kwargs": {"map_name": "8x8"}}, "needs a Q-table of 64 x 4"),
+    (
+        made(LAKE),
+        {"env_kwargs": {"map_name": "8x8"}},
+        "the model says map_name='8x8', and",
+    ),
+    (
+        made(LAKE),
+        {"slippery": False, "is": 1} | {"env_kwargs": {"is_slippery": False}},
+        OTHERS,
+    ),
     (made(LAKE), {"env_kwargs": {"nosuch": 5}}, "'nosuch': 5} for this model"),
     (
         made("Corridor-v0", config={"f": len}),
