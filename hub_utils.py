@@ -885,7 +885,8 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
         check_table(env, model["qtable"])
     except Exception as error:  # what a class makes of such arguments can be any error
         given = f"with {short(arguments)} " if arguments else ""
-        text = f"{short(env_id)} cannot be made {given}for this model: {error}"
+        reason = " ".join(str(error).split())[:200]
+        text = f"{short(env_id)} cannot be made {given}for this model: {reason}"
         raise ValueError(text) from error
     return env
 
@@ -1342,7 +1343,8 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 
 # ------------------ The command line --------------------------------------------------
-MOST_STEPS, MOST_EPISODES = 1_000, 1_000  # that `load` plays, whatever a model claims
+# What `load` plays and proves at most, whatever a model claims
+MOST_STEPS, MOST_EPISODES, MOST_STATES = 1_000, 1_000, 1_000
 
 
 def load_anywhere(source: str) -> Model:
@@ -1358,14 +1360,16 @@ def show_model(model: Model) -> None:
     """Print what a model plays and how well, in seconds whatever it claims."""
     env = make_env_from_model(model)
     model = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
-    seeds = len(model["eval_seed"]) or MOST_EPISODES
-    episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES)
     steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
+    seeds = len(model["eval_seed"]) or MOST_EPISODES
+    episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES, 200_000 // steps)
     if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):
         print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
     model |= {"n_eval_episodes": episodes, "max_steps": steps}
+    if len(str(model["env_kwargs"])) > 300:
+        model["env_kwargs"] = short(model["env_kwargs"])
     qlearning.show_world(env, model)
-    qlearning.show_agent(env, model)
+    qlearning.show_agent(env, model, proof=len(model["qtable"]) <= MOST_STATES)
 
 
 def train_and(args: argparse.Namespace, recipe: Model) -> None:

@@ -845,10 +845,13 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
             print(draw_policy(env, recipe | {"qtable": Qtable}))
 
 
-def show_agent(env: Env, model: Recipe, episode: int = 1) -> None:
+def show_agent(
+    env: Env, model: Recipe, episode: int = 1, proof: bool = True
+) -> None:
     """Print what an agent has learned: table, policy, an episode, score and proof.
 
-    `episode` says which one of those that are scored is told, from 1.
+    `episode` says which one of those that are scored is told, from 1. Of a large game
+    the proof would take minutes.
     """
     Qtable, seed = model["qtable"], evaluation_seeds(model)[episode - 1]
     first_state, _ = env.reset(seed=seed)
@@ -867,6 +870,8 @@ def show_agent(env: Env, model: Recipe, episode: int = 1) -> None:
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}")
     if known_game(env) == "taxi":
         print(f"mean - std = {mean - std:.2f} (4.5 or more passes the course)")
+    if not proof:
+        return
     print("\nTHE PROOF: beside the exact table, solved from the game's own rules")
     try:
         show_proof(env, model, compare(env, model))

@@ -2566,6 +2566,11 @@ def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
     assert (
         "THE SCORE: 1000 greedy episodes" in out and "in 100 steps, by the rules" in out
     )
+    large = {"env_kwargs": {"desc": ["S" * 50] * 50}, "qtable": [[0.5] * 4] * 2_500}
+    path = save_model(model | claims | large, tmp_path / "m.pkl")
+    assert hub_utils.main(["load", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "THE SCORE: " in out and "THE PROOF" not in out and len(out) < 5000
     path = save_model(
         {"env_id": "FrozenLake-v1", "qtable": learned}, tmp_path / "m.pkl"
     )
