@@ -790,6 +790,11 @@ def short(value: object) -> str:
     return reprlib.repr(value)[:100]
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
+    return " ".join(str(error).split())[:200]
+
+
 # ------------------ Save and load -----------------------------------------------------
 def checked_model(model: Any) -> Model:
     """A copy of a model in plain values; ValueError if it is no model.
@@ -848,9 +853,9 @@ def load_model(path: AnyPath) -> Model:
             raise ValueError("no pickle, or one that was cut off")
         return checked_model(read_pickle(data))
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
-        reason = (
-            str(error) if type(error) is ValueError else f"damaged ({short(error)})"
-        )
+        reason = one_line(error)
+        if type(error) is not ValueError:
+            reason = f"damaged ({type(error).__name__}: {reason})"
         raise ValueError(f"{path} is not a Q-learning model: {reason}") from None
 
 
@@ -885,7 +890,7 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
         check_table(env, model["qtable"])
     except Exception as error:  # what a class makes of such arguments can be any error
         given = f"with {short(arguments)} " if arguments else ""
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         text = f"{short(env_id)} cannot be made {given}for this model: {reason}"
         raise ValueError(text) from error
     return env
@@ -1196,8 +1201,7 @@ def card_in(folder: Path) -> Any:
     try:
         return hf.ModelCard(path.read_text("utf-8-sig"), ignore_metadata_errors=True)
     except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} cannot be read: {reason}") from None
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def owners_words(card: Any) -> str:
