@@ -845,9 +845,7 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
             print(draw_policy(env, recipe | {"qtable": Qtable}))
 
 
-def show_agent(
-    env: Env, model: Recipe, episode: int = 1, proof: bool = True
-) -> None:
+def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) -> None:
     """Print what an agent has learned: table, policy, an episode, score and proof.
 
     `episode` says which one of those that are scored is told, from 1. Of a large game

@@ -28,7 +28,7 @@ step into a hole H is worth 0. Training is told nothing of this, and ends with t
        14      0.9025        0.95           1      0.9025
        15           0           0           0           0
 
-    python -m pytest                                            everything, in a minute
+    python -m pytest                                            everything, 1-2 minutes
     python -m pytest test_qlearning.py::test_update_by_hand     one of them
     python test_qlearning.py --results     README's table of results anew, some minutes
     python test_qlearning.py --pictures    README's pictures anew
