@@ -65,11 +65,12 @@ def record_video(
     max_steps: int = 99,
     seed: int | None = None,
     values: bool = False,
+    initial_value: float = 0.0,
 ) -> Path:
     """Film one greedy episode: a frame before the first step, and one after each.
 
     `out_directory` is the course's name for the path of the file, an .mp4 or a .gif.
-    With `values` the map of the Q-values is beside the game.
+    With `values` the map of the Q-values is beside the game (see `draw_values`).
     """
     path = Path(out_directory).expanduser()
     check_film(path, fps, env)
@@ -78,7 +79,7 @@ def record_video(
     def frame(state: int) -> Any:
         if not values:
             return env.render()
-        picture = draw(env, values_to_show(env, Qtable, state))
+        picture = draw(env, values_to_show(env, Qtable, state, initial_value))
         return pixels(beside(env.render(), picture))
 
     state, _ = env.reset(seed=seed)
@@ -106,6 +107,7 @@ def check_film(path: Path, fps: float, env: Env) -> None:
 
 def write_film(path: Path, frames: list[Any], fps: float) -> None:
     """Write a film whole or not at all: an older one stays until the new one is there."""
+    # A GIF cannot show one picture for longer than 655 seconds (equal ones are one).
     if path.suffix.lower() == ".gif" and len(frames) / fps > 655:
         raise ValueError("a .gif of over 655 seconds: take a larger --fps, or an .mp4")
     with tempfile.TemporaryDirectory(dir=nearest_folder(path.parent)) as folder:
@@ -491,6 +493,7 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
 
     It is the very learning that is not filmed: the same seed, the same table, bit for bit.
     """
+    # The game, and once more for the pictures: the learning is not to notice them.
     path = Path(path).expanduser()
     env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
     camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
@@ -519,13 +522,14 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
             snapshots.append(Snapshot(episode, epsilon, V, rows))
 
     qlearning.learn(env, recipe, Qtable, on_episode=watch)
+
+    # Only now the pictures: the shades of all are those of the end.
     last = values_of(camera, Qtable, state, set(first_tried))
     game, means, frames = camera.render(), moving_means(scores), []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
         tried = {
             pair for pair, first in first_tried.items() if first <= snapshot.episode
         }
-        # One scale for the whole film, that of its end
         values = Values(state, snapshot.rows, tried, last.low, last.high)
         picture = beside(game, draw(camera, values))
         frames.append(pixels(with_curve(picture, values, snapshot, means)))
@@ -546,10 +550,11 @@ def with_curve(
 
 def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
     """At most so many of them: all of the first ones, then farther and farther apart."""
-    left_out = max(0, len(snapshots) - most)
-    most = len(snapshots) - left_out
-    ends = [k + round(left_out * (k / max(1, most - 1)) ** 3) for k in range(most)]
-    return [snapshots[i] for i in ends]
+    n = min(most, len(snapshots))
+    left_out = len(snapshots) - n
+    # The k-th one leaves out some: none at first, in the end all of them (k cubed).
+    chosen = [k + round(left_out * (k / max(1, n - 1)) ** 3) for k in range(n)]
+    return [snapshots[i] for i in chosen]
 
 
 def moving_means(scores: list[float]) -> list[float]:
@@ -812,6 +817,7 @@ def checked_model(model: Any) -> Model:
     if not all(isinstance(q, (int, float)) for row in table for q in row):
         raise ValueError("its qtable has a cell that is no number")
 
+    # Any hyperparameter is a number or None; of these more is asked.
     kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
     kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
     kinds |= {"eval_seed": list, "env_kwargs": dict}
@@ -935,10 +941,8 @@ def with_its_game(model: Model, env: Env) -> Model:
     if not is_registered(model["env_id"]):
         return model
     spec_id = env.spec.id if env.spec else None
-    if spec_id is None or spec_id not in {
-        model["env_id"],
-        qlearning.OTHER_ID.get(model["env_id"]),
-    }:
+    same_game = {model["env_id"], qlearning.OTHER_ID.get(model["env_id"])}
+    if spec_id is None or spec_id not in same_game:
         made = f"made as {spec_id}" if spec_id else "not made by gym.make"
         text = f"the model is of {model['env_id']}, and the environment was {made}"
         raise ValueError(f"{text}: {OWN_NAME}")
@@ -1301,6 +1305,12 @@ def fetch_repo(
 # What the client raises when nobody answers: an error of the HTTP library below it, which
 # differs by version. The client's own HTTP error is derived from that library's.
 NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
+NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
+
+
+def has_answer(error: BaseException) -> bool:
+    """Whether the Hub has answered, if only to say no."""
+    return getattr(error, "response", None) is not None
 
 
 def load_from_hub(
@@ -1316,7 +1326,7 @@ def load_from_hub(
             url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
             size = api.get_hf_file_metadata(url=url).size or 0
         except NO_ANSWER as error:
-            if getattr(error, "response", None) is not None:
+            if has_answer(error):
                 raise
             is_offline = True
         if size <= MAX_BYTES:
@@ -1335,15 +1345,14 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise PermissionError(text) from None
     except errors.RepositoryNotFoundError:
         raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
+    except errors.LocalEntryNotFoundError as error:
+        raise ConnectionError(NO_CONNECTION) from error
+    except errors.EntryNotFoundError:
+        raise FileNotFoundError(f"{repo_id} has no such file") from None
     except NO_ANSWER as error:
-        is_missing = isinstance(error, errors.EntryNotFoundError)
-        if is_missing and not isinstance(error, errors.LocalEntryNotFoundError):
-            raise FileNotFoundError(f"{repo_id} has no such file") from None
-        answered = getattr(error, "response", None) is not None
-        if answered or getattr(error, "errno", None):  # the Hub's answer, or the disk's
-            raise
-        text = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
-        raise ConnectionError(text) from error
+        if has_answer(error) or getattr(error, "errno", None):
+            raise  # what the Hub has answered, or what the disk did
+        raise ConnectionError(NO_CONNECTION) from error
 
 
 # ------------------ The command line --------------------------------------------------
@@ -1389,7 +1398,7 @@ def train_and(args: argparse.Namespace, recipe: Model) -> None:
         card = None
         if args.command == "push":
             _, card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
-        kept_card(card_in(path), card, recipe)
+        kept_card(card_in(path), card, recipe)  # ValueError if words would get lost
     if args.command == "record" and args.learning:
         print(record_learning(recipe, path, args.fps))
         return
@@ -1406,6 +1415,7 @@ def train_and(args: argparse.Namespace, recipe: Model) -> None:
             "max_steps": model["max_steps"],
             "seed": seed,
             "values": args.values,
+            "initial_value": model["initial_value"],
         }
         record_video(env, model["qtable"], path, args.fps, **how)
     else:
