@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-Env = Any  # a gymnasium.Env
+Env = Any  # a gymnasium.Env; quoted below, so that a pasted function does not need it
 # list[list[float]] is a Q-table: a NumPy array works as well, in every function.
 
 
@@ -152,7 +152,9 @@ def td_update(
     The max, in place of the action that is really taken next, makes it off-policy: the
     epsilon-greedy policy acts, and the greedy policy is learned about.
 
-    >>> td_update([[0.0, 0.0], [1.0, 0.0]], 0, 1, 0.0, 1, learning_rate=1, gamma=0.95)
+    >>> Qtable = [[0.0, 0.0], [1.0, 0.0]]
+    >>> td_update(Qtable, state=0, action=1, reward=0, new_state=1,
+    ...           learning_rate=1, gamma=0.95)
     0.95
     """
     best_next_value = 0.0 if terminated else max(Qtable[new_state])
@@ -255,7 +257,7 @@ def evaluate_agent(
     scores = []
     for episode in range(n_eval_episodes):
         state, _ = env.reset(seed=int(seed[episode]) if len(seed) else None)
-        steps = rollout(env, Q, state, max_steps)
+        steps = rollout(env, Q, state, max_steps)  # played while sum asks for them
         scores.append(sum(reward for _, _, reward, _, _ in steps))
     return statistics.fmean(scores), statistics.pstdev(scores)
 
@@ -278,9 +280,11 @@ def check_table(env: "Env", Qtable: list[list[float]]) -> None:
     rows = list(Qtable)
     if len(rows) != states or any(len(row) != actions for row in rows):
         raise ValueError(f"this environment needs a Q-table of {states} x {actions}")
-    if len({id(row) for row in rows}) < states:  # as in [[0.0] * 2] * 3
+    different_rows = {id(row) for row in rows}  # of [[0.0] * 2] * 3 there is only one
+    if len(different_rows) < states:
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
-    if "float" not in str(getattr(rows[0], "dtype", "float")):  # only NumPy's has one
+    dtype = getattr(rows[0], "dtype", None)  # only NumPy's rows have one
+    if dtype is not None and "float" not in str(dtype):
         raise ValueError("an array of whole numbers rounds every update: use floats")
 
 
@@ -317,7 +321,7 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
     except ImportError:
         return items
     in_notebook = "ipykernel" in sys.modules
-    # None hides the bar unless somebody sits at a terminal: nothing goes into a pipe.
+    # False always shows the bar, None only in a terminal: nothing goes into a pipe.
     return tqdm(items, unit=unit, disable=False if in_notebook else None)
 
 
@@ -427,10 +431,14 @@ def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
     V = [0.0] * len(starts)
     policy = None if Qtable is None else [argmax(row) for row in Qtable]
     for _ in range(step_limit(env, max_steps)):  # V: with 0, 1, 2, ... steps left
-        Q, old_V = bellman_backup(P, V, gamma=1), V
-        V = [row[policy[s]] if policy else max(row) for s, row in enumerate(Q)]
-        if V == old_V:  # then more steps change nothing
+        Q = bellman_backup(P, V, gamma=1)
+        if policy is None:
+            new_V = [max(row) for row in Q]
+        else:
+            new_V = [row[action] for row, action in zip(Q, policy)]
+        if new_V == V:  # then more steps change nothing
             break
+        V = new_V
     return sum(probability * value for probability, value in zip(starts, V))
 
 
@@ -954,7 +962,9 @@ class Comparison(NamedTuple):
     known: list[int]  # the states whose row has changed
     gaps: list[float]  # for each of their cells, how far it is from the exact one
     wrong: list[int]  # those of these states where the greedy action is not a best one
-    kept: list[bool]  # for each cell of an end, whether it still is as at the start
+    kept: list[
+        bool
+    ]  # for each cell of an end, whether it is as at the start: it must be
     exact_mean_std: tuple[float, float]  # the sampled score of the exact table
     agent_score: float  # the expected scores: of this table's greedy policy,
     exact_score: float  # of the exact table's,
