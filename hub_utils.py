@@ -26,7 +26,7 @@ import reprlib
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -75,17 +75,15 @@ def record_video(
     path = Path(out_directory).expanduser()
     check_film(path, fps, env)
     check_table(env, Qtable)
-
-    def frame(state: int) -> Any:
-        if not values:
-            return env.render()
-        picture = draw(env, values_to_show(env, Qtable, state, initial_value))
-        return pixels(beside(env.render(), picture))
-
     state, _ = env.reset(seed=seed)
-    frames = [frame(int(state))]
+    frames, states = [env.render()], [int(state)]
     for _, _, _, new_state, _ in rollout(env, Qtable, state, max_steps):
-        frames.append(frame(new_state))
+        frames.append(env.render())
+        states.append(new_state)
+    if values:
+        tried = tried_pairs(Qtable, initial_value)
+        maps = [draw(env, shown_values(env, Qtable, s, tried)) for s in states]
+        frames = [pixels(beside(game, map_)) for game, map_ in zip(frames, maps)]
     write_film(path, frames, fps)
     return path
 
@@ -115,10 +113,14 @@ def write_film(path: Path, frames: list[Any], fps: float) -> None:
         if film.suffix == ".gif":
             imageio.mimwrite(film, frames, duration=1000 / fps, loop=0)
         else:
-            # H.264 needs even sizes; "faststart" lets a page play while it still loads.
-            how: Any = {"macro_block_size": 2}
-            how["output_params"] = ["-movflags", "+faststart"]
-            imageio.mimwrite(film, frames, fps=fps, **how)
+            imageio.mimwrite(
+                film,
+                frames,
+                fps=fps,
+                macro_block_size=2,  # H.264 needs even sizes
+                output_params=["-movflags", "+faststart"],  # to play while it loads
+                ffmpeg_log_level="error",
+            )
             written, _ = imageio_ffmpeg.count_frames_and_secs(str(film))
             if written != len(frames):
                 raise RuntimeError(f"ffmpeg wrote {written} of {len(frames)} frames")
@@ -128,9 +130,10 @@ def write_film(path: Path, frames: list[Any], fps: float) -> None:
 
 def nearest_folder(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists; OSError if it takes no files."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    with tempfile.TemporaryFile(dir=there):
-        return there.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        return folder.resolve()
 
 
 # ------------------ Draw a Q-table ----------------------------------------------------
@@ -171,7 +174,7 @@ DOWN = Move(
     arrow=[(0.5, 0.78), (0.44, 0.725), (0.56, 0.725)],
 )
 MOVES = {"LEFT": LEFT, "RIGHT": RIGHT, "UP": UP, "DOWN": DOWN}
-MOVES |= {"WEST": LEFT, "EAST": RIGHT, "NORTH": UP, "SOUTH": DOWN}
+MOVES |= {name: MOVES[same] for name, same in qlearning.COMPASS.items()}
 PAPER, INK, GREY, ORANGE = (252, 252, 249), (38, 42, 50), (150, 152, 156), (213, 94, 0)
 WHITE, BLUE = (255, 255, 255), (44, 127, 184)
 # From bad to good, from pale to dark: told apart by colour-blind eyes as well.
@@ -192,12 +195,11 @@ class Cell(NamedTuple):
     """How the value of an action is drawn."""
 
     value: float
-    shade: Any  # None if the action was never tried
+    color: Any  # None if the action was never tried
     is_greedy: bool
 
 
-@dataclass
-class Values:
+class Values(NamedTuple):
     """What a picture shows of a Q-table."""
 
     state: int  # the state of the moment
@@ -206,23 +208,27 @@ class Values:
     low: float  # the value of the palest shade
     high: float  # and of the darkest
 
-    def cells(self, state: int) -> list[Cell]:
-        """How to draw each action of a state; where all are equal, none is greedy."""
-        row, cells = self.rows[state], []
-        all_equal = max(row) - min(row) < 1e-9
-        for action, value in enumerate(row):
-            shade = self.shade(value) if (state, action) in self.tried else None
-            is_greedy = not all_equal and value > max(row) - 1e-9
-            cells.append(Cell(value, shade, is_greedy))
-        return cells
 
-    def shade(self, value: float) -> list[int]:
-        """The colour of a value, between two of the SHADES."""
-        share = (value - self.low) / (self.high - self.low)
-        position = min(max(share, 0.0), 1.0) * (len(SHADES) - 1)
-        i = min(int(position), len(SHADES) - 2)
-        pale, dark = SHADES[i], SHADES[i + 1]
-        return [round(p + (d - p) * (position - i)) for p, d in zip(pale, dark)]
+def cells_of(values: Values, state: int) -> list[Cell]:
+    """How to draw each action of a state; where all are equal, none is greedy."""
+    row = values.rows[state]
+    all_equal = max(row) - min(row) < 1e-9
+    cells = []
+    for action, value in enumerate(row):
+        was_tried = (state, action) in values.tried
+        color = shade(values, value) if was_tried else None
+        is_greedy = not all_equal and value > max(row) - 1e-9
+        cells.append(Cell(value, color, is_greedy))
+    return cells
+
+
+def shade(values: Values, value: float) -> list[int]:
+    """The colour of a value, between two of the SHADES."""
+    share = (value - values.low) / (values.high - values.low)
+    position = min(max(share, 0.0), 1.0) * (len(SHADES) - 1)
+    i = min(int(position), len(SHADES) - 2)
+    pale, dark = SHADES[i], SHADES[i + 1]
+    return [round(p + (d - p) * (position - i)) for p, d in zip(pale, dark)]
 
 
 def draw_values(
@@ -230,56 +236,65 @@ def draw_values(
 ) -> Any:
     """A Q-table as a picture, height x width x 3 bytes: on the map if there is one.
 
-    A taxi's map is that of the passenger and destination in `state`, by default the state
-    of the moment. A game without a map shows the Q-values of that state as bars. A table
-    does not say what was tried: rows that are as at the start were not, nor were single
-    cells that still have an optimistic `initial_value`.
+    A taxi's map is that of the passenger and destination in `state`; a game without a map
+    shows the Q-values of that state as bars. By default it is the state of the moment, or
+    the first one that was learned if nothing was learned of that (at an end, say).
     """
     check_table(env, Qtable)
-    moment = getattr(qlearning.game_of(env), "s", 0) if state is None else state
-    return pixels(draw(env, values_to_show(env, Qtable, int(moment), initial_value)))
+    tried = tried_pairs(Qtable, initial_value)
+    if state is None:
+        learned = {s for s, _ in tried}
+        state = int(getattr(qlearning.game_of(env), "s", 0))
+        if learned and state not in learned:
+            state = min(learned)
+    return pixels(draw(env, shown_values(env, Qtable, state, tried)))
 
 
-def values_to_show(
-    env: Env, Qtable: Table, state: int, initial_value: float = 0.0
-) -> Values:
-    """What a finished table has to show."""
-    tried = set()
-    for s, row in enumerate(Qtable):
-        for a, q in enumerate(row):
-            # 0 can be a true value: the row tells. An optimistic start is none.
-            if any(row) if initial_value == 0 else q != initial_value:
-                tried.add((s, a))
-    return values_of(env, Qtable, state, tried)
+def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int]]:
+    """The pairs of state and action that were tried, as far as a table can tell.
+
+    0 may have been learned (a step into a hole), so of a table that starts at 0 all of a
+    row counts once one of its cells has changed. No one learns an optimistic start.
+    """
+    return {
+        (state, action)
+        for state, row in enumerate(Qtable)
+        for action, q in enumerate(row)
+        if q != initial_value or (initial_value == 0 and any(row))
+    }
 
 
-def values_of(
+def shown_values(
     env: Env, Qtable: Table, state: int, tried: set[tuple[int, int]]
 ) -> Values:
     """The rows of the map, or of this state alone, and shades that suit them."""
     states = [place.state for place in places(env, state)] or [state]
     rows = {s: [float(q) for q in Qtable[s]] for s in states}
-    best = []  # V(s), as far as it was tried
+    values = []  # V(s) of each place; of a single state all its values; if tried
     for s, row in rows.items():
-        known = [q for a, q in enumerate(row) if (s, a) in tried]
-        if known:
-            best.append(max(known))
-    low, high = min(best, default=0.0), max(best, default=1.0)
+        known = [q for action, q in enumerate(row) if (s, action) in tried]
+        if known and len(states) > 1:
+            known = [max(known)]
+        values += known
+    low, high = min(values, default=0.0), max(values, default=1.0)
     if high > 0:
         low = min(low, 0.0)
-    return Values(state, rows, set(tried), low, high if high > low else low + 1)
+    elif len(states) == 1:
+        high = 0.0  # costs: the bar of the best one is the longest, and none is empty
+    return Values(state, rows, tried, low, high if high > low else low + 1)
 
 
 def places(env: Env, state: int) -> list[Place]:
     """All places of the map; for a taxi with the passenger and destination of `state`."""
-    is_taxi = qlearning.known_game(env) == "taxi"
-    taxi = qlearning.game_of(env)
+    rows, is_taxi = qlearning.map_of(env), qlearning.known_game(env) == "taxi"
+    if is_taxi:
+        taxi, rows = qlearning.game_of(env), qlearning.TAXI_MAP
+        _, _, passenger, destination = taxi.decode(state)
     all_places: list[Place] = []
-    for y, row in enumerate(qlearning.TAXI_MAP if is_taxi else qlearning.map_of(env)):
+    for y, row in enumerate(rows):
         for x, letter in enumerate(row):
             here = len(all_places)  # the states are numbered row by row
             if is_taxi:
-                _, _, passenger, destination = taxi.decode(state)
                 here = int(taxi.encode(y, x, passenger, destination))
             all_places.append(Place(x, y, letter, here))
     return all_places
@@ -300,7 +315,7 @@ def draw(env: Env, values: Values) -> Any:
             square.fill(ENDS[letter])
             write(square, letter, (0.5, 0.5), size // 2)
         else:
-            draw_place(square, values.cells(state), names)
+            draw_place(square, cells_of(values, state), names)
             if letter not in "F.":
                 write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
         color, thick = (ORANGE, 4) if state == values.state else (GREY, 1)
@@ -310,19 +325,20 @@ def draw(env: Env, values: Values) -> Any:
 
 def draw_place(square: Any, cells: list[Cell], names: list[str]) -> None:
     """The values of one state: its moves as triangles, its other actions as buttons."""
-    buttons = [action for action, name in enumerate(names) if name.upper() not in MOVES]
+    buttons = []
     for cell, name in zip(cells, names):
         if name.upper() in MOVES:
             draw_move(square, cell, MOVES[name.upper()])
-    for i, action in enumerate(buttons):
-        top = 0.5 + 0.15 * (i - len(buttons) / 2)
-        draw_button(square, cells[action], names[action], top)
+        else:
+            buttons.append((cell, name))
+    for i, (cell, name) in enumerate(buttons):  # one below the other, in the middle
+        draw_button(square, cell, name, top=0.5 + 0.15 * (i - len(buttons) / 2))
 
 
 def draw_move(square: Any, cell: Cell, move: Move) -> None:
     """A triangle with a number, and with an arrow if the move is greedy."""
     size = square.get_width()
-    color = cell.shade or PAPER
+    color = cell.color or PAPER
     triangle = [(x * size, y * size) for x, y in move.triangle]
     pygame().draw.polygon(square, color, triangle)
     pygame().draw.aalines(square, GREY, True, triangle)
@@ -336,8 +352,9 @@ def draw_button(square: Any, cell: Cell, name: str, top: float) -> None:
     """A box with a letter and a number, and with a thick frame if the action is greedy."""
     size = square.get_width()
     box = [round(share * size) for share in (0.36, top, 0.28, 0.15)]
-    pygame().draw.rect(square, cell.shade or PAPER, box)
-    pygame().draw.rect(square, INK if cell.is_greedy else GREY, box, 1 + cell.is_greedy)
+    frame, thick = (INK, 2) if cell.is_greedy else (GREY, 1)
+    pygame().draw.rect(square, cell.color or PAPER, box)
+    pygame().draw.rect(square, frame, box, thick)
     write_value(square, cell, (0.5, top + 0.075), 0.27, name[0] + " ")
 
 
@@ -348,15 +365,21 @@ def write_value(
 
     (Grey is an optimistic start: nothing was learned there, but it is not 0.)
     """
-    if cell.shade is None and cell.value == 0:
+    if cell.color is None and cell.value == 0:
         return
-    color, size = ink_on(cell.shade) if cell.shade else GREY, square.get_width()
-    ways = [(2, size // 6), (1, size // 6), (0, size // 6), (0, size // 8)]
-    for decimals, letter_size in ways if cell.value else ways[2:]:
+    color, size = ink_on(cell.color) if cell.color else GREY, square.get_width()
+    for decimals, letters in (
+        (2, size // 6),
+        (1, size // 6),
+        (0, size // 6),
+        (0, size // 8),
+    ):
+        if cell.value == 0:
+            decimals = 0
         text = f"{before}{cell.value:.{decimals}f}"
-        if font(letter_size).size(text)[0] <= room * size:
+        if font(letters).size(text)[0] <= room * size:
             break
-    write(square, text, center, letter_size, color)
+    write(square, text, center, letters, color)
 
 
 def draw_taxi(env: Env, image: Any, state: int) -> Any:
@@ -375,19 +398,19 @@ def draw_taxi(env: Env, image: Any, state: int) -> Any:
 
 def draw_bars(values: Values, names: list[str]) -> Any:
     """The values of the state of the moment as bars, for a game that has no map."""
-    cells = values.cells(values.state)
-    shown = sorted(sorted(range(len(cells)), key=lambda a: -cells[a].value)[:12])
-    image = canvas(480, 40 * len(shown))
-    for i, action in enumerate(shown):
+    cells = cells_of(values, values.state)
+    best = sorted(range(len(cells)), key=lambda action: -cells[action].value)[:12]
+    image = canvas(480, 40 * len(best))
+    for i, action in enumerate(sorted(best)):
         cell = cells[action]
         row = image.subsurface((0, 40 * i, 480, 40))
         write(row, names[action][:12], (0.15, 0.5), 24)
         share = (cell.value - values.low) / (values.high - values.low)
-        if cell.shade:
+        if cell.color:
             bar = 140, 6, 240 * min(max(share, 0.01), 1.0), 28
-            pygame().draw.rect(row, cell.shade, bar)
+            pygame().draw.rect(row, cell.color, bar)
             pygame().draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
-        write(row, f"{cell.value:.2f}" if cell.shade else "?", (0.9, 0.5), 24)
+        write(row, f"{cell.value:.2f}" if cell.color else "?", (0.9, 0.5), 24)
     return image
 
 
@@ -480,12 +503,12 @@ def beside(frame: Any, picture: Any) -> Any:
 
 # ------------------ Film the learning itself ------------------------------------------
 class Snapshot(NamedTuple):
-    """What is kept of the table after an episode."""
+    """What is kept of the learning after an episode."""
 
     episode: int
     epsilon: float
-    V: list[float]  # the values of the states in the picture
-    rows: dict[int, list[float]]  # and their rows
+    rows: dict[int, list[float]]  # the rows of the states in the picture
+    tried: set[tuple[int, int]]  # the pairs of state and action tried so far
 
 
 def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
@@ -493,92 +516,106 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
 
     It is the very learning that is not filmed: the same seed, the same table, bit for bit.
     """
-    # The game, and once more for the pictures: the learning is not to notice them.
     path = Path(path).expanduser()
-    env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
     camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
     check_film(path, fps, camera)
     state = int(camera.reset(seed=evaluation_seeds(recipe)[0])[0])
-    sizes = qlearning.table_size(env)
-    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
-    first_tried: dict[
-        tuple[int, int], int
-    ] = {}  # in which episode, by state and action
-    scores: list[float] = []
-    snapshots: list[Snapshot] = []
     states = [place.state for place in places(camera, state)] or [state]
-    n_episodes = recipe["n_training_episodes"]
-    milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
-
-    def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
-        scores.append(score)
-        for s, a, *_ in env.steps:
-            first_tried.setdefault((s, a), episode)
-        V = [round(max(Qtable[s]), 2) for s in states]  # as exact as it is seen
-        # Also where nothing changes, so that one sees the curve grow
-        is_due = episode + 1 in milestones
-        if not snapshots or is_due or V != snapshots[-1].V:
-            rows = {s: [float(q) for q in Qtable[s]] for s in states}
-            snapshots.append(Snapshot(episode, epsilon, V, rows))
-
-    qlearning.learn(env, recipe, Qtable, on_episode=watch)
+    Qtable, snapshots, scores = watch_learning(recipe, states)
 
     # Only now the pictures: the shades of all are those of the end.
-    last = values_of(camera, Qtable, state, set(first_tried))
-    game, means, frames = camera.render(), moving_means(scores), []
+    end = shown_values(camera, Qtable, state, snapshots[-1].tried)
+    window = max(1, len(scores) // 50)
+    game, means, frames = camera.render(), moving_means(scores, window), []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
-        tried = {
-            pair for pair, first in first_tried.items() if first <= snapshot.episode
-        }
-        values = Values(state, snapshot.rows, tried, last.low, last.high)
+        values = end._replace(rows=snapshot.rows, tried=snapshot.tried)
         picture = beside(game, draw(camera, values))
-        frames.append(pixels(with_curve(picture, values, snapshot, means)))
+        episode, epsilon, width = (
+            snapshot.episode,
+            snapshot.epsilon,
+            picture.get_width(),
+        )
+        about = (
+            f"episode {episode + 1:,}   epsilon {epsilon:.2f}: so many steps are random"
+        )
+        score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
+        caption = line_of_text(about, width)
+        draw_scale(caption, values)
+        curve = draw_curve(means, episode, width)
+        frames.append(
+            pixels(stacked(picture, caption, line_of_text(score, width), curve))
+        )
     write_film(path, frames, fps)
     return path
 
 
-def with_curve(
-    picture: Any, values: Values, snapshot: Snapshot, means: list[float]
-) -> Any:
-    """The picture, and under it the numbers of the moment and the curve so far."""
-    episode, width = snapshot.episode, picture.get_width()
-    about = f"episode {episode + 1:,}   epsilon {snapshot.epsilon:.2f}"
-    caption = line_of_text(f"{about}   mean score {means[episode]:.2f}", width)
-    draw_scale(caption, values)
-    return stacked(picture, caption, draw_curve(means, episode, width))
+def watch_learning(
+    recipe: Model, states: list[int]
+) -> tuple[Table, list[Snapshot], list[float]]:
+    """Learn: the Q-table, what was seen of it in these states, the score of each episode.
+
+    There is a snapshot whenever one of the V(s) has changed by as much as one can see, and
+    each time that a twentieth of the training is over, so that the curve is seen to grow.
+    """
+    env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
+    Qtable = qlearning.initialize_q_table(
+        *qlearning.table_size(env), recipe["initial_value"]
+    )
+    n_episodes = recipe["n_training_episodes"]
+    milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
+    snapshots: list[Snapshot] = []
+    scores: list[float] = []
+    tried: set[tuple[int, int]] = set()
+    last_V: list[float] = []
+
+    def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
+        nonlocal tried, last_V
+        scores.append(score)
+        new = {(s, a) for s, a, *_ in env.steps if s in states} - tried
+        if new:
+            tried = tried | new  # another set: earlier snapshots keep theirs
+        V = [round(max(Qtable[s]), 2) for s in states]
+        if V != last_V or episode + 1 in milestones:
+            rows = {s: [float(q) for q in Qtable[s]] for s in states}
+            snapshots.append(Snapshot(episode, epsilon, rows, tried))
+            last_V = V
+
+    qlearning.learn(env, recipe, Qtable, on_episode=watch)
+    return Qtable, snapshots, scores
 
 
 def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
     """At most so many of them: all of the first ones, then farther and farther apart."""
-    n = min(most, len(snapshots))
-    left_out = len(snapshots) - n
-    # The k-th one leaves out some: none at first, in the end all of them (k cubed).
-    chosen = [k + round(left_out * (k / max(1, n - 1)) ** 3) for k in range(n)]
-    return [snapshots[i] for i in chosen]
+    if len(snapshots) <= most:
+        return snapshots
+    left_out = len(snapshots) - most
+    chosen = []
+    for k in range(most):
+        share = k / (most - 1)  # from 0 to 1; its cube stays near 0 for long
+        chosen.append(snapshots[k + round(left_out * share**3)])
+    return chosen
 
 
-def moving_means(scores: list[float]) -> list[float]:
-    """After each episode the mean score of the last ones, a fiftieth of all of them."""
-    window = max(1, len(scores) // 50)
+def moving_means(scores: list[float], window: int) -> list[float]:
+    """After each episode the mean score of the last ones, so many of them."""
     means, total = [], 0.0
     for i, score in enumerate(scores):
-        total += score - (scores[i - window] if i >= window else 0.0)
+        total += score
+        if i >= window:
+            total -= scores[i - window]
         means.append(total / min(i + 1, window))
     return means
 
 
 def draw_scale(caption: Any, values: Values) -> None:
     """What the shades mean, at the right end of a line."""
-    right = caption.get_width() - 70
-    for x in range(100):
-        value = values.low + (values.high - values.low) * x / 99
-        top, bottom = (right - 100 + x, 10), (right - 100 + x, 30)
-        pygame().draw.line(caption, values.shade(value), top, bottom)
-    for text, x in (
-        (f"{values.low:.4g}", right - 135),
-        (f"{values.high:.4g}", right + 35),
-    ):
-        write(caption, text, (x / caption.get_width(), 0.5), 22)
+    width = caption.get_width()
+    left, right = width - 170, width - 70
+    for x in range(left, right):
+        value = values.low + (values.high - values.low) * (x - left) / 99
+        pygame().draw.line(caption, shade(values, value), (x, 10), (x, 30))
+    write(caption, f"{values.low:.4g}", ((left - 35) / width, 0.5), 22)
+    write(caption, f"{values.high:.4g}", ((right + 35) / width, 0.5), 22)
 
 
 def draw_curve(means: list[float], episode: int, width: int) -> Any:
@@ -816,21 +853,28 @@ def checked_model(model: Any) -> Model:
         raise ValueError("the rows of its qtable are not of one length")
     if not all(isinstance(q, (int, float)) for row in table for q in row):
         raise ValueError("its qtable has a cell that is no number")
+    check_hyperparameters(model)
+    return {**model, "qtable": [[float(q) for q in row] for row in table]}
 
-    # Any hyperparameter is a number or None; of these more is asked.
-    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
-    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
-    kinds |= {"eval_seed": list, "env_kwargs": dict}
+
+def check_hyperparameters(model: Model) -> None:
+    """ValueError if one that the model has is of another kind, or cannot be."""
+    kinds: dict[str, Any] = {
+        **dict.fromkeys(HYPERPARAMETERS, (int, float, type(None))),
+        "max_steps": int,
+        "n_eval_episodes": int,
+        "gamma": (int, float),
+        "eval_seed": list,
+        "env_kwargs": dict,
+    }
     for name in kinds.keys() & model.keys():
         if not isinstance(model[name], kinds[name]):
             raise ValueError(f"its {name} cannot be {short(model[name])}")
-    steps, episodes = model.get("max_steps", 1), model.get("n_eval_episodes", 1)
-    qlearning.check_counts(episodes, steps)
+    qlearning.check_counts(model.get("n_eval_episodes", 1), model.get("max_steps", 1))
     if not 0 <= model.get("gamma", 0) <= 1:
         raise ValueError(f"its gamma must be from 0 to 1, not {short(model['gamma'])}")
     if not all(isinstance(n, int) and n >= 0 for n in model.get("eval_seed", [])):
         raise ValueError("its eval_seed is no list of whole numbers from 0")
-    return {**model, "qtable": [[float(q) for q in row] for row in table]}
 
 
 def save_model(model: Model, path: AnyPath) -> Path:
@@ -903,27 +947,25 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
 
 
 def env_arguments(env: Env) -> dict[str, Any]:
-    """What `make_env` makes this environment again with; ValueError if nothing does."""
-    given = dict(env.spec.kwargs)
-    given.pop("render_mode", None)
-    if given.get("desc") is None and given.get("map_name", "4x4") is None:
-        given["desc"] = env.unwrapped.desc  # drawn at random: publish the map itself
-    if given.get("desc") is not None:
-        given.pop("map_name", None)  # a lake with a desc does not look at it
+    """What `make_env` makes this environment again with: all but how it is looked at."""
+    arguments = {k: v for k, v in env.spec.kwargs.items() if k != "render_mode"}
+    # A lake with desc=None and map_name=None draws a map at random: publish what it drew.
+    if arguments.get("desc") is None and arguments.get("map_name", "4x4") is None:
+        arguments["desc"] = env.unwrapped.desc
+    if arguments.get("desc") is not None:
+        arguments.pop("map_name", None)  # it does not look at the name then
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
-        given["max_episode_steps"] = limit or -1  # -1: none
-    for name, value in given.items():
+        arguments["max_episode_steps"] = limit or -1  # -1: none
+    for name, value in arguments.items():
         try:
-            given[name] = plain(value)
+            arguments[name] = plain(value)
         except ValueError as error:
-            raise ValueError(
-                f"the argument {name} cannot be published: {error}"
-            ) from None
-    return given
+            raise ValueError(f"cannot publish the argument {name}: {error}") from None
+    return arguments
 
 
-OWN_NAME = "give a game of your own an env_id of its own"
+OWN_NAME = "register a game of your own, with its wrappers, under an env_id of its own"
 
 
 def with_its_game(model: Model, env: Env) -> Model:
@@ -938,23 +980,17 @@ def with_its_game(model: Model, env: Env) -> Model:
     if not isinstance(env, gym.Env):
         raise ValueError("to package a game, make it a gymnasium.Env")
     check_table(env, model["qtable"])
-    if not is_registered(model["env_id"]):
+    env_id = model["env_id"]
+    if not is_registered(env_id):
         return model
     spec_id = env.spec.id if env.spec else None
-    same_game = {model["env_id"], qlearning.OTHER_ID.get(model["env_id"])}
-    if spec_id is None or spec_id not in same_game:
-        made = f"made as {spec_id}" if spec_id else "not made by gym.make"
-        text = f"the model is of {model['env_id']}, and the environment was {made}"
-        raise ValueError(f"{text}: {OWN_NAME}")
+    if spec_id not in (env_id, qlearning.OTHER_ID.get(env_id)):
+        made = f"was made as {spec_id}" if spec_id else "was not made by gym.make"
+        text = f"the model is of {env_id}, and the environment {made}"
+        raise ValueError(f"{text}: make it by make_env({env_id!r}), or {OWN_NAME}")
     arguments = env_arguments(env)
-    for name, value in game_arguments(model).items():
-        if arguments.setdefault(name, value) != value:
-            text = (
-                f"the model says {name}={short(value)}, and its environment was made "
-            )
-            raise ValueError(f"{text}with {name}={short(arguments[name])}")
     model["env_kwargs"] = arguments
-    if "map_name" in arguments:  # where the course's readers look for it
+    if "map_name" in arguments:  # where the course's own code looks for it
         model["map_name"] = arguments["map_name"]
     if arguments.get("is_slippery") is False:
         model["slippery"] = False
@@ -962,14 +998,20 @@ def with_its_game(model: Model, env: Env) -> Model:
 
 
 def game_name(model: Model) -> str:
-    """What the course's leaderboard calls a game: with its map, and `-no_slippery`."""
+    """What the course's leaderboard calls a game: with its map, and `-no_slippery`.
+
+    Any other argument is in the name too, since it makes another game.
+    """
     name, arguments = model["env_id"], game_arguments(model)
     if is_registered(name):
         if "map_name" in arguments:
             name += f"-{arguments.pop('map_name')}"
         if arguments.pop("is_slippery", True) is False:
             name += "-no_slippery"
-        name = "-".join([name, *sorted(arguments)])  # what else is not as usual
+        for argument, value in sorted(arguments.items()):
+            name += f"-{argument}"
+            if isinstance(value, (int, float, str)):
+                name += f"={str(value)[:20]}"
     return "".join(c for c in name if c.isprintable())
 
 
@@ -990,10 +1032,8 @@ def package_model(
 
     What the owner wrote on this agent's card in the folder stays.
     """
-    folder, model = Path(folder).expanduser(), with_its_game(model, env)
-    check_film(Path("replay.mp4"), video_fps, env)
-    card = kept_card(card_in(folder), None, model)
-    build_package(model, env, folder, video_fps, repo_id, card)
+    folder = Path(folder).expanduser()
+    build_package(model, env, folder, video_fps, repo_id, hub_card=None)
     return folder
 
 
@@ -1006,32 +1046,39 @@ def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, f
     mean, std = evaluate_model(env, model)
     if not is_registered(model["env_id"]):
         return model, env, mean, std
-    env = make_env_from_model(model, render_mode="rgb_array")
-    loaded_mean, loaded_std = evaluate_model(env, model)
-    same = math.isclose(mean, loaded_mean, abs_tol=1e-9)
-    if not (same and math.isclose(std, loaded_std, abs_tol=1e-9)):
-        text = f"your environment gives {mean:.2f} +/- {std:.2f}, the one that others make "
-        text += f"from this model {loaded_mean:.2f} +/- {loaded_std:.2f}"
-        raise ValueError(f"{text}: {OWN_NAME}")
+    try:
+        env = make_env_from_model(model, render_mode="rgb_array")
+    except ValueError as error:
+        raise ValueError(f"others cannot use this model: {error}; {OWN_NAME}") from None
+    others_mean, others_std = evaluate_model(env, model)
+    same_mean = math.isclose(mean, others_mean, abs_tol=1e-9)
+    if not (same_mean and math.isclose(std, others_std, abs_tol=1e-9)):
+        yours, theirs = (
+            f"{mean:.2f} +/- {std:.2f}",
+            f"{others_mean:.2f} +/- {others_std:.2f}",
+        )
+        text = (
+            f"your environment gives {yours}, the one that others make from this model"
+        )
+        raise ValueError(f"{text} {theirs}: {OWN_NAME}")
     return model, env, mean, std
 
 
 def build_package(
-    model: Model, env: Env, folder: Path, fps: float, repo_id: str | None, old_card: Any
-) -> str:
-    """Fill the folder with the FILES, all or none; the score that is in them."""
+    model: Model, env: Env, folder: Path, fps: float, repo_id: str | None, hub_card: Any
+) -> None:
+    """Fill the folder with the FILES, all or none; prints the score that is in them."""
+    model = with_its_game(model, env)
+    check_film(Path("replay.mp4"), fps, env)
     check_folder(folder)
+    card = kept_card(card_in(folder), hub_card, model)
     with tempfile.TemporaryDirectory(dir=nearest_folder(folder)) as temporary:
         new = Path(temporary)
         model, env, mean, std = round_trip(model, env, new / "q-learning.pkl")
         score = f"{mean:.2f} +/- {std:.2f}"
-        Qtable, seed = model["qtable"], evaluation_seeds(model)[0]
-        state = int(env.reset(seed=seed)[0])
-        start = model.get("initial_value", 0.0)
-        picture = draw_values(env, Qtable, state=state, initial_value=start)
-        imageio.imwrite(new / "values.png", picture)
-        how: Any = {"max_steps": model["max_steps"], "seed": seed}
-        record_video(env, Qtable, new / "replay.mp4", fps, **how)
+        model_card(model, env, score, repo_id, card).save(new / "README.md")
+        draw_and_film(model, env, new, fps)
+        params = {name: value for name, value in model.items() if name != "qtable"}
         results = {
             "env_id": model["env_id"],
             "mean_reward": mean,
@@ -1041,14 +1088,22 @@ def build_package(
             "python": platform.python_version(),
             "gymnasium": gym.__version__,
         }
-        params = {name: value for name, value in model.items() if name != "qtable"}
         (new / "params.json").write_text(json.dumps(params, indent=2), "utf-8")
         (new / "results.json").write_text(json.dumps(results, indent=2), "utf-8")
-        model_card(model, env, score, repo_id, old_card).save(new / "README.md")
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:  # only now, when all of them are there
             (new / name).replace(folder / name)
-    return score
+    print(f"Mean_reward={score}")
+
+
+def draw_and_film(model: Model, env: Env, folder: Path, fps: float) -> None:
+    """Write values.png and replay.mp4, both of the first episode that is scored."""
+    seed, start = evaluation_seeds(model)[0], model.get("initial_value", 0.0)
+    state = int(env.reset(seed=seed)[0])
+    picture = draw_values(env, model["qtable"], state=state, initial_value=start)
+    imageio.imwrite(folder / "values.png", picture)
+    steps, film = model["max_steps"], folder / "replay.mp4"
+    record_video(env, model["qtable"], film, fps, max_steps=steps, seed=seed)
 
 
 def check_folder(folder: Path) -> None:
@@ -1098,7 +1153,7 @@ mean, std = evaluate_model(env, model)
 print(f"{{mean:.2f}} +/- {{std:.2f}}")
 ```
 
-{command}
+{training}
 
 {mark}{words}"""
 
@@ -1114,6 +1169,12 @@ def model_card(
         for name, (_, meaning) in HYPERPARAMETERS.items()
         if name in model
     ]
+    training, command = (
+        "It was trained with the numbers above.",
+        command_to_train(model),
+    )
+    if command:
+        training = f"These numbers train a table, the same one each time:\n\n```sh\n{command}\n```"
     text = CARD.format(
         metadata=metadata(game, score, repo_id, old_card).to_yaml(),
         title=re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game),  # no Markdown
@@ -1130,7 +1191,7 @@ def model_card(
         register=""
         if known or not is_made
         else "import ...  # what registers the game\n",
-        command=command_to_train(model),
+        training=training,
         mark=OWNER_MARK,
         words=owners_words(old_card) or "\n",
     )
@@ -1176,25 +1237,21 @@ def scores(model: Model, env: Env, score: str) -> str:
 
 
 def command_to_train(model: Model) -> str:
-    """The shortest command that trains this very table again, if a recipe does."""
-    game = model["env_id"], game_arguments(model)
-    names = HYPERPARAMETERS.keys() - {"n_eval_episodes"}
+    """The command that trains this very table again, or nothing if no recipe does."""
+    names = [name for name in HYPERPARAMETERS if name != "n_eval_episodes"]
     commands = []
     for recipe_name, recipe in qlearning.RECIPES.items():
-        if (
-            game != (recipe["env_id"], recipe["env_kwargs"])
-            or not names <= model.keys()
-        ):
+        if recipe["env_id"] != model["env_id"]:
             continue
-        changed = [name for name in sorted(names) if model[name] != recipe[name]]
-        options = [f" {qlearning.option(name)} {model[name]}" for name in changed]
-        if not any(model[name] is None for name in changed):
-            commands.append(
-                f"python hub_utils.py package {recipe_name}{''.join(options)}"
-            )
-    if not commands:
-        return "It was trained with the numbers above."
-    return f"The same table again, bit for bit:\n\n```sh\n{min(commands, key=len)}\n```"
+        if recipe["env_kwargs"] != game_arguments(model):
+            continue
+        command = f"python hub_utils.py package {recipe_name}"
+        for name in names:
+            if model.get(name) != recipe[name]:
+                command += f" {qlearning.option(name)} {model.get(name)}"
+        if "None" not in command:  # what no option can say
+            commands.append(command)
+    return min(commands, key=len, default="")
 
 
 def card_in(folder: Path) -> Any:
@@ -1219,8 +1276,8 @@ def owners_words(card: Any) -> str:
 def kept_card(local_card: Any, hub_card: Any, model: Model) -> Any:
     """The card whose words and metadata stay: that on the Hub, or else the local one.
 
-    ValueError if local words would get lost: they are not on the Hub, or belong to
-    another game, or the README.md is no agent's card at all.
+    ValueError if words in the folder would get lost: they are not on the Hub, or belong
+    to another game, or its README.md is no agent's card at all.
     """
     card = hub_card
     if card is None and local_card and game_name(model) in (local_card.data.tags or []):
@@ -1248,12 +1305,9 @@ def push_to_hub(
     Nothing is written on the Hub before all is evaluated, filmed and packaged. What the
     owner wrote on the card there stays.
     """
-    folder, model = Path(local_repo_path).expanduser(), with_its_game(model, env)
-    check_film(Path("replay.mp4"), video_fps, env)
-    api = hf.HfApi(token=token)
+    folder, api = Path(local_repo_path).expanduser(), hf.HfApi(token=token)
     last_commit, card = fetch_repo(api, repo_id, private)
-    card = kept_card(card_in(folder), card, model)
-    score = build_package(model, env, folder, video_fps, repo_id, card)
+    build_package(model, env, folder, video_fps, repo_id, card)
     with hub_errors(repo_id):
         if last_commit is None:
             api.create_repo(repo_id, private=private)
@@ -1265,7 +1319,7 @@ def push_to_hub(
             parent_commit=last_commit,  # refused if somebody has pushed meanwhile
         )
     url = f"{api.endpoint}/{repo_id}"
-    print(f"Mean_reward={score}\nYour model is on the Hub: {url}")
+    print(f"Your model is on the Hub: {url}")
     return url
 
 
@@ -1274,8 +1328,8 @@ def fetch_repo(
 ) -> tuple[str | None, Any]:
     """A repo's last commit and its card, each None if there is no such thing yet.
 
-    Checked before the training: a token that can only read, the repo of somebody else,
-    another visibility than the wanted one.
+    Refused here, before any training: a token that can only read, the repo of somebody
+    else, another visibility than the wanted one.
     """
     with hub_errors(repo_id):
         user = api.whoami()
@@ -1286,20 +1340,22 @@ def fetch_repo(
     if not slash or owner not in owners:
         raise PermissionError(f"{repo_id} is not NAME/REPO of {' or '.join(owners)}")
 
-    path = None
     with hub_errors(repo_id):
         try:
             info = api.model_info(repo_id)
         except errors.RepositoryNotFoundError as error:
-            if error.response.status_code != 404:  # it may be there, and not be seen
-                raise
-            return None, None
+            # Only 404 says that it is not there; 401 says that it may not be seen.
+            if error.response.status_code == 404:
+                return None, None
+            raise
+        card = None
         if "README.md" in [file.rfilename for file in info.siblings or []]:
             path = api.hf_hub_download(repo_id, "README.md", revision=info.sha)
+            card = card_in(Path(path).parent)
     if private is not None and private != info.private:
         now = "private" if info.private else "public"
         raise ValueError(f"{repo_id} is {now}: change that in its settings on the Hub")
-    return info.sha, card_in(Path(path).parent) if path else None
+    return info.sha, card
 
 
 # What the client raises when nobody answers: an error of the HTTP library below it, which
@@ -1308,9 +1364,10 @@ NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
 
-def has_answer(error: BaseException) -> bool:
-    """Whether the Hub has answered, if only to say no."""
-    return getattr(error, "response", None) is not None
+def is_offline(error: Exception) -> bool:
+    """Whether nobody answered: the error has no answer of the Hub, and none of a disk."""
+    has_answer = getattr(error, "response", None) is not None
+    return not (has_answer or getattr(error, "errno", None))
 
 
 def load_from_hub(
@@ -1320,19 +1377,22 @@ def load_from_hub(
 
     Without a connection it is the copy of an earlier download, if there is one.
     """
-    api, size, is_offline = hf.HfApi(token=token), 0, False
+    api, take_earlier_copy = hf.HfApi(token=token), False
     with hub_errors(repo_id):
+        url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
         try:
-            url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
             size = api.get_hf_file_metadata(url=url).size or 0
         except NO_ANSWER as error:
-            if has_answer(error):
+            if not is_offline(error):
                 raise
-            is_offline = True
-        if size <= MAX_BYTES:
-            how: Any = {"local_files_only": is_offline}
-            return load_model(api.hf_hub_download(repo_id, filename, **how))
-    raise ValueError(f"{filename} of {repo_id} is too large for a Q-learning model")
+            size, take_earlier_copy = 0, True
+        if size > MAX_BYTES:
+            text = f"{filename} of {repo_id} is too large for a Q-learning model"
+            raise ValueError(text)
+        file = api.hf_hub_download(
+            repo_id, filename, local_files_only=take_earlier_copy
+        )
+    return load_model(file)
 
 
 @contextlib.contextmanager
@@ -1345,14 +1405,14 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise PermissionError(text) from None
     except errors.RepositoryNotFoundError:
         raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
-    except errors.LocalEntryNotFoundError as error:
-        raise ConnectionError(NO_CONNECTION) from error
+    except errors.LocalEntryNotFoundError:  # nor an earlier copy
+        raise ConnectionError(NO_CONNECTION) from None
     except errors.EntryNotFoundError:
         raise FileNotFoundError(f"{repo_id} has no such file") from None
     except NO_ANSWER as error:
-        if has_answer(error) or getattr(error, "errno", None):
-            raise  # what the Hub has answered, or what the disk did
-        raise ConnectionError(NO_CONNECTION) from error
+        if is_offline(error):
+            raise ConnectionError(NO_CONNECTION) from None
+        raise  # what the Hub has answered, in the client's words
 
 
 # ------------------ The command line --------------------------------------------------
@@ -1385,47 +1445,65 @@ def show_model(model: Model) -> None:
     qlearning.show_agent(env, model, proof=len(model["qtable"]) <= MOST_STATES)
 
 
-def train_and(args: argparse.Namespace, recipe: Model) -> None:
-    """Train a recipe, then record, package or push it; first comes what can be wrong."""
-    path = Path(args.place).expanduser()
+def film_before(args: argparse.Namespace, recipe: Model, film: Path) -> Env:
+    """The game with its picture; what can be wrong with a film is said before training."""
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
-    is_film = args.command == "record" and path.suffix.lower() != ".png"
-    check_film(path if is_film else Path("replay.mp4"), args.fps, env)
-    if args.command == "record":
-        nearest_folder(path.parent)
-    else:
-        check_folder(path)
-        card = None
-        if args.command == "push":
-            _, card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
-        kept_card(card_in(path), card, recipe)  # ValueError if words would get lost
-    if args.command == "record" and args.learning:
-        print(record_learning(recipe, path, args.fps))
-        return
+    check_film(film, args.fps, env)
+    return env
 
-    model = recipe | {"qtable": qlearning.learn(env, recipe)}
-    if args.command == "push":
-        push_to_hub(args.repo_id, model, env, args.fps, path, private=args.private)
+
+def record(args: argparse.Namespace, recipe: Model) -> None:
+    """Train a recipe, and film or draw what it has learned, or film the training."""
+    path = Path(args.file).expanduser()
+    is_picture = path.suffix.lower() == ".png"
+    env = film_before(args, recipe, Path("replay.mp4") if is_picture else path)
+    nearest_folder(path.parent)
+    if args.learning:
+        record_learning(recipe, path, args.fps)
+        print(path)
         return
-    if args.command == "package":
-        package_model(model, env, path, args.fps)
-    elif is_film:
-        seed = evaluation_seeds(model)[args.show_episode - 1]
-        how: Any = {
-            "max_steps": model["max_steps"],
-            "seed": seed,
-            "values": args.values,
-            "initial_value": model["initial_value"],
-        }
-        record_video(env, model["qtable"], path, args.fps, **how)
-    else:
-        seed = evaluation_seeds(model)[args.show_episode - 1]
-        how = {"state": int(env.reset(seed=seed)[0])}
-        how["initial_value"] = model["initial_value"]
+    Qtable, start = qlearning.learn(env, recipe), recipe["initial_value"]
+    model = recipe | {"qtable": Qtable}
+    seed = evaluation_seeds(model)[args.show_episode - 1]
+    if is_picture:
+        state = int(env.reset(seed=seed)[0])
         path.parent.mkdir(parents=True, exist_ok=True)
-        imageio.imwrite(path, draw_values(env, model["qtable"], **how))
+        picture = draw_values(env, Qtable, state=state, initial_value=start)
+        imageio.imwrite(path, picture)
+    else:
+        record_video(
+            env,
+            Qtable,
+            path,
+            args.fps,
+            max_steps=model["max_steps"],
+            seed=seed,
+            values=args.values,
+            initial_value=start,
+        )
     mean, std = evaluate_model(env, model)
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{path}")
+
+
+def package(args: argparse.Namespace, recipe: Model) -> None:
+    """Train a recipe, and build all that a push would upload."""
+    folder = Path(args.folder).expanduser()
+    env = film_before(args, recipe, Path("replay.mp4"))
+    check_folder(folder)
+    kept_card(card_in(folder), None, recipe)
+    model = recipe | {"qtable": qlearning.learn(env, recipe)}
+    print(package_model(model, env, folder, args.fps))
+
+
+def push(args: argparse.Namespace, recipe: Model) -> None:
+    """Train a recipe, and upload it to the Hugging Face Hub."""
+    folder = Path(args.folder).expanduser()
+    env = film_before(args, recipe, Path("replay.mp4"))
+    check_folder(folder)
+    _, hub_card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
+    kept_card(card_in(folder), hub_card, recipe)
+    model = recipe | {"qtable": qlearning.learn(env, recipe)}
+    push_to_hub(args.repo_id, model, env, args.fps, folder, private=args.private)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -1434,36 +1512,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = "Film, package, push and load Q-learning agents."
     parser = argparse.ArgumentParser(prog="hub_utils.py", description=about)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in {
-        "record": "train a recipe, and film or draw it",
-        "package": "train a recipe, and build all that a push would upload",
-        "push": "train a recipe, and upload it to the Hugging Face Hub",
-    }.items():
-        usage = f"%(prog)s recipe {'file ' * (name == 'record')}[options]"
-        how: Any = {"help": text, "description": text, "allow_abbrev": False}
-        command = commands.add_parser(name, usage=usage, **how)
-        qlearning.add_recipe(command, argv)
-        add = command.add_argument
-        add("--fps", type=float, default=1, metavar="N", help="frames a second (1)")
-        if name == "record":
-            add("place", metavar="file", help="a film .mp4 or .gif, or a picture .png")
-            add("--learning", action="store_true", help="film the training itself")
-            add("--values", action="store_true", help="film the Q-values as well")
-            continue
-        text = "where to build it (hub)"
-        add("--folder", dest="place", default="hub", metavar="FOLDER", help=text)
-        if name == "push":
-            add("--repo-id", required=True, metavar="NAME/REPO")
-            # None where it is not given: a new repo is as your account has it by default.
-            add("--private", action="store_const", const=True, help="for you alone")
-    text = "load a model from a repo, a folder or a file, evaluate and show it"
-    command = commands.add_parser("load", help=text, description=text)
-    command.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
+
+    options = add_command(commands, record, argv)
+    options.add_argument("file", help="a film .mp4 or .gif, or a picture .png")
+    options.add_argument("--learning", action="store_true", help="film the training")
+    options.add_argument("--values", action="store_true", help="film the Q-values too")
+    qlearning.add_show_episode(options)
+
+    options = add_command(commands, package, argv)
+    text = "where to build it (hub)"
+    options.add_argument("--folder", default="hub", metavar="FOLDER", help=text)
+
+    options = add_command(commands, push, argv)
+    options.add_argument("--folder", default="hub", metavar="FOLDER", help=text)
+    options.add_argument("--repo-id", required=True, metavar="NAME/REPO")
+    # None if it is not given: a new repo is then what your account has as default.
+    text = "for you alone"
+    options.add_argument("--private", action="store_const", const=True, help=text)
+
+    text = "Load a model from a repo, a folder or a file, evaluate and show it."
+    options = commands.add_parser("load", help=text, description=text)
+    options.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
+
     args = parser.parse_args(argv)
     if args.command == "load":
         return qlearning.run(lambda: show_model(load_anywhere(args.source)))
     recipe = qlearning.chosen_recipe(parser, args)
-    return qlearning.run(lambda: train_and(args, recipe))
+    return qlearning.run(lambda: args.function(args, recipe))
+
+
+def add_command(
+    commands: Any, function: Callable[..., None], argv: Sequence[str]
+) -> Any:
+    """A command that trains a recipe, named and described like the function it calls."""
+    text, name = function.__doc__, function.__name__
+    usage = f"%(prog)s recipe {'file ' if name == 'record' else ''}[options]"
+    options = commands.add_parser(
+        name, usage=usage, help=text, description=text, allow_abbrev=False
+    )
+    options.set_defaults(function=function)
+    qlearning.add_recipe(options, argv)
+    text = "frames a second (1)"
+    options.add_argument("--fps", type=float, default=1, metavar="N", help=text)
+    return options
 
 
 if __name__ == "__main__":

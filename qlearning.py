@@ -27,8 +27,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-Env = Any  # a gymnasium.Env; quoted below, so that a pasted function does not need it
-# list[list[float]] is a Q-table: a NumPy array works as well, in every function.
+# In the annotations, list[list[float]] is a Q-table (a NumPy array works as well), and
+# what needs an import is quoted, so that a pasted function runs without it.
+Env = Any  # a gymnasium.Env
 
 
 # ------------------ What is a state worth? --------------------------------------------
@@ -157,7 +158,9 @@ def td_update(
     ...           learning_rate=1, gamma=0.95)
     0.95
     """
-    best_next_value = 0.0 if terminated else max(Qtable[new_state])
+    best_next_value = (
+        0.0 if terminated else max(Qtable[new_state])
+    )  # an end has no future
     td_target = reward + gamma * best_next_value
     td_error = td_target - Qtable[state][action]
     Qtable[state][action] += learning_rate * td_error
@@ -185,21 +188,23 @@ def train(
     like epsilon, otherwise it stays. The same `seed` gives the same table, bit for bit.
     After each episode `on_episode(episode, epsilon, steps, score)` is called.
     """
+    low_alpha = learning_rate if min_learning_rate is None else min_learning_rate
+    # Refuse the usual mistakes (the checks stand below)
     check_table(env, Qtable)
     check_counts(n_training_episodes, max_steps)
-    low_alpha = learning_rate if min_learning_rate is None else min_learning_rate
     check_shares(min_epsilon, max_epsilon, low_alpha, learning_rate, gamma)
     rng = random.Random(seed)
 
     for episode in progress_bar(range(n_training_episodes)):
         epsilon = exponential_decay(episode, min_epsilon, max_epsilon, decay_rate)
+        # Where low_alpha is learning_rate, alpha stays as it is.
         alpha = exponential_decay(episode, low_alpha, learning_rate, decay_rate)
         # Seeded once: the same seed at every reset would repeat the same random numbers.
         state, _ = env.reset(seed=seed if episode == 0 else None)
         check_state(state, Qtable)
         score = 0.0
 
-        for step in range(1, max_steps + 1):
+        for step in range(1, max_steps + 1):  # running out of steps is a truncation too
             # Step 2: choose an action
             action = epsilon_greedy_policy(Qtable, state, epsilon, rng)
             # Step 3: take it and observe
@@ -330,7 +335,6 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
 # imports.
 import argparse
 import contextlib
-import functools
 import io
 import os
 import textwrap
@@ -373,18 +377,20 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     P[s][a] lists all that can happen: (probability, new_state, reward, terminated). A
     learner never looks at it. ValueError if there is no such P for these states.
     """
-    game, (states, actions) = game_of(env), table_size(env)
+    game, (n_states, n_actions) = game_of(env), table_size(env)
+    # A passenger who may change the destination: Gymnasium leaves that out of P.
+    is_complete = not getattr(game, "fickle_passenger", False)
     try:
         P, starts = game.P, [float(p) for p in game.initial_state_distrib]
-        outcomes = [o for s in range(states) for a in range(actions) for o in P[s][a]]
-        fits = all(0 <= new_state < states for _, new_state, _, _ in outcomes)
+        for state in range(n_states):
+            for action in range(n_actions):
+                for _, new_state, _, _ in P[state][action]:
+                    is_complete = is_complete and 0 <= new_state < n_states
     except (AttributeError, LookupError, TypeError, ValueError):
-        fits = False  # it has no P, or its P is something else
-    # A passenger who may change the destination: Gymnasium leaves that out of P.
-    if not fits or getattr(game, "fickle_passenger", False):
-        name = type(game).__name__
-        what = "P and initial_state_distrib"
-        raise ValueError(f"{name} publishes no rules ({what}) for its {states} states")
+        is_complete = False  # it has no P, or its P is something else
+    if not is_complete:
+        text = "publishes no rules (P and initial_state_distrib)"
+        raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
     return P, starts
 
 
@@ -428,14 +434,13 @@ def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
     Without a table: of the best possible play, which may count the steps that are left.
     """
     P, starts = rules(env)
-    V = [0.0] * len(starts)
-    policy = None if Qtable is None else [argmax(row) for row in Qtable]
-    for _ in range(step_limit(env, max_steps)):  # V: with 0, 1, 2, ... steps left
+    V = [0.0] * len(starts)  # what is still to come with 0, then 1, 2, ... steps left
+    for _ in range(step_limit(env, max_steps)):
         Q = bellman_backup(P, V, gamma=1)
-        if policy is None:
+        if Qtable is None:
             new_V = [max(row) for row in Q]
         else:
-            new_V = [row[action] for row, action in zip(Q, policy)]
+            new_V = [row[argmax(Qtable[state])] for state, row in enumerate(Q)]
         if new_V == V:  # then more steps change nothing
             break
         V = new_V
@@ -525,19 +530,17 @@ LESSONS = {
     "taxi-exact": "perfect from every start in a third of taxi's steps, by optimism",
     "cliffwalking": "the cliff: random steps fall off, the greedy policy does not",
 }
-RENAMED = {"Taxi-v3": "Taxi-v4", "CliffWalking-v0": "CliffWalking-v1"}
-OTHER_ID = RENAMED | {new: old for old, new in RENAMED.items()}
-print_once = functools.cache(print)  # the same words again: from the cache, unprinted
+# The same game in older and in newer versions of Gymnasium
+OTHER_ID = {"Taxi-v3": "Taxi-v4", "CliffWalking-v0": "CliffWalking-v1"}
+OTHER_ID |= {new: old for old, new in OTHER_ID.items()}
 
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
-    """`gym.make`, and for an id that Gymnasium has renamed the game by its other id."""
+    """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
     # With options of its own, such as rain, it would not be the same game.
     options = kwargs.keys() - {"render_mode", "max_episode_steps"}
-    if env_id not in gym.registry and env_id in OTHER_ID and not options:
-        note = f"note: {env_id} is {OTHER_ID[env_id]} in this Gymnasium, the same game"
-        print_once(note, file=sys.stderr)
-        env_id = OTHER_ID[env_id]
+    if env_id not in gym.registry and not options:
+        env_id = OTHER_ID.get(env_id, env_id)
     return gym.make(env_id, **kwargs)
 
 
@@ -563,6 +566,7 @@ def evaluate_model(env: Env, model: Recipe) -> tuple[float, float]:
 
 
 # ------------------ How a game looks --------------------------------------------------
+COMPASS = {"WEST": "LEFT", "SOUTH": "DOWN", "EAST": "RIGHT", "NORTH": "UP"}
 GAMES = {  # by Gymnasium's modules: a class of one's own may have the same name
     "gymnasium.envs.toy_text.frozen_lake": "lake",
     "gymnasium.envs.toy_text.cliffwalking": "cliff",
@@ -595,7 +599,10 @@ def known_game(env: Env) -> str:
 
 
 def action_names(env: Env) -> list[str]:
-    """The names of the actions: your own game may list them as `action_names`."""
+    """The names of the actions: your own game may list them as `action_names`.
+
+    (Those named LEFT, DOWN, RIGHT, UP or as on a COMPASS are drawn as such.)
+    """
     names = ACTIONS.get(known_game(env)) or getattr(game_of(env), "action_names", [])
     n_actions = table_size(env)[1]
     if len(names) != n_actions:
@@ -616,7 +623,8 @@ def state_name(env: Env, state: int) -> str:
 def map_of(env: Env) -> list[str]:
     """The rows of a map, a letter for each state; your own game may have `map_rows`.
 
-    Nothing where the states are not places, or too many to look at.
+    Nothing where the states are no places, or over 13 in a row or column: too many to
+    look at. ValueError if your own rows are not even, or not a letter for each state.
     """
     game, rows = game_of(env), []
     if known_game(env) == "cliff":
@@ -625,10 +633,14 @@ def map_of(env: Env) -> list[str]:
         rows = [b"".join(row).decode() for row in game.desc.tolist()]
     else:
         rows = list(getattr(game, "map_rows", []))
-    is_even = len({len(row) for row in rows}) == 1
-    if not is_even or len("".join(rows)) != table_size(env)[0]:
+    if not rows or max(len(rows), len(rows[0])) > 13:
         return []
-    return rows if max(len(rows), len(rows[0])) <= 13 else []
+    n_states = table_size(env)[0]
+    if any(len(row) * len(rows) != n_states for row in rows):
+        raise ValueError(
+            f"map_rows must be even rows, a letter for each of {n_states} states"
+        )
+    return rows
 
 
 def draw_map(rows: list[str], texts: dict[int, str]) -> str:
@@ -649,24 +661,39 @@ def is_known(model: Recipe, row: Sequence[float]) -> bool:
 
 
 def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
-    """The map with V(s) = max Q(s,a), behind an arrow for the greedy action if wanted."""
+    """The map with V(s) = max Q(s,a), behind an arrow for the greedy action if wanted.
+
+    The four signs stand for LEFT, DOWN, RIGHT and UP. ValueError for a game without a map.
+    """
     rows, names, texts = map_of(env), action_names(env), {}
+    if not rows:
+        raise ValueError("this game has no map: show_table prints its Q-table")
     arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))
     room = 6 if len(rows[0]) <= 8 else 4  # letters for a number
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
         if is_known(model, row):
-            numbers = [f"{max(row):.{decimals}f}" for decimals in (3, 2, 1, 0)]
-            fits = [number for number in numbers if len(number) <= room]
-            arrow = arrow_of.get(names[argmax(row)], "")
-            texts[state] = arrow + (fits or numbers[-1:])[0]
+            name = names[argmax(row)].upper()
+            arrow = arrow_of.get(COMPASS.get(name, name), "")
+            texts[state] = arrow + shortened(max(row), room)
         elif letter not in "HCG":  # holes, cliff and goal: nobody acts there
             texts[state] = "."
     return draw_map(rows, texts)
 
 
+def shortened(value: float, room: int) -> str:
+    """A value with three decimals, or as many as fit into so many letters."""
+    value = round(value, 3) + 0.0  # + 0.0: no minus before a zero
+    for decimals in (3, 2, 1, 0):
+        text = f"{value:.{decimals}f}"
+        if len(text) <= room:
+            break
+    return text
+
+
 def number(value: float) -> str:
     """A value with four decimals; a large one with fewer."""
+    value = round(value, 4) + 0.0  # + 0.0: no minus before a zero
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
 
 
@@ -727,19 +754,16 @@ def show_world(env: Env, model: Recipe) -> None:
     """Print what the game is about, its states and actions, and its map."""
     game, names, rows = known_game(env), action_names(env), map_of(env)
     world = f"THE WORLD: {model['env_id']} {model.get('env_kwargs') or ''}"
+    if env.spec and env.spec.id == OTHER_ID.get(model["env_id"]):
+        world += f"(in this Gymnasium {env.spec.id}, the same game)"
     print(textwrap.fill(world, 79))
     if game:
         print(ABOUT[game])
     if game == "lake":
-        P, _ = rules(env)
-        # An end leads to itself: what happens there is no step of an episode.
-        steps = [
-            o for s in P for a in P[s] for o in P[s][a] if (o[1], o[3]) != (s, True)
-        ]
-        rewards = sorted({reward for _, _, reward, _ in steps})
+        rewards, is_slippery = lake_rules(env)
         usual = "Reward: 1 for reaching G, else 0."
         print(usual if rewards == [0, 1] else f"Rewards: {rewards}")
-        if any(probability < 1 for probability, *_ in steps):
+        if is_slippery:
             print("Slippery: a step may go to one side of where it was meant to go.")
     numbered = ", ".join(f"{action} {name}" for action, name in enumerate(names))
     sizes = f"{table_size(env)[0]} states, {len(names)} actions: {numbered}"
@@ -751,16 +775,28 @@ def show_world(env: Env, model: Recipe) -> None:
         print(draw_map(rows, {}))
 
 
+def lake_rules(env: Env) -> tuple[list[float], bool]:
+    """The rewards that a lake can give, and whether a step may slip."""
+    P, _ = rules(env)
+    rewards, is_slippery = set(), False
+    for state, letter in enumerate("".join(map_of(env))):
+        if letter in "HG":  # an end: no step begins here
+            continue
+        for outcomes in P[state].values():
+            for probability, _, reward, _ in outcomes:
+                rewards.add(reward)
+                is_slippery = is_slippery or probability < 1
+    return sorted(rewards), is_slippery
+
+
 def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     """Print how the episodes went; each line covers as many as all above it together."""
     best = 0.0
     with contextlib.suppress(ValueError):  # without rules there are no bars
         best = exact_score(env, max_steps)
     if best:
-        half = "half of it" if best > 0 else "twice that cost"
-        print(
-            f"A full bar (40) is the best possible score, {best:.2f}; half a bar: {half}"
-        )
+        other = "no bar: 0 or less" if best > 0 else "20 signs: twice that cost"
+        print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
     print("episodes  epsilon  mean score since the line above, exploring included")
     # For 10,000 episodes 20, 40, 79, ... 5000, 10000: each about twice the one before
     ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
@@ -772,7 +808,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
 
 
 def bar_length(score: float, best: float) -> int:
-    """How long the bar of a score is: 40 for the best possible one."""
+    """How long the bar of a score is: 40 for the best possible one, 0 below 0 of that."""
     if best > 0:
         return round(40 * max(0.0, min(1.0, score / best)))
     if best < 0 and score < 0:  # costs: the larger one is worse
@@ -798,17 +834,31 @@ def replayed_updates(
     recipe: Recipe, Qtable: Table, episodes: list[list[Step]]
 ) -> Iterator[Update]:
     """Each update of these episodes, made once more in a new Qtable: the same numbers."""
-    high, low = recipe["learning_rate"], recipe["min_learning_rate"]
+    gamma, high, low = (
+        recipe["gamma"],
+        recipe["learning_rate"],
+        recipe["min_learning_rate"],
+    )
     low = high if low is None else low
     for episode, steps in enumerate(episodes):
         alpha = exponential_decay(episode, low, high, recipe["decay_rate"])
         for state, action, reward, new_state, terminated in steps:
             old = Qtable[state][action]
             next_value = 0.0 if terminated else max(Qtable[new_state])
-            numbers = reward, new_state, alpha, recipe["gamma"], terminated
-            new = td_update(Qtable, state, action, *numbers)
-            taken = episode, alpha, state, action, reward, terminated
-            yield Update(*taken, next_value, old, new)
+            td_update(
+                Qtable, state, action, reward, new_state, alpha, gamma, terminated
+            )
+            yield Update(
+                episode=episode,
+                alpha=alpha,
+                state=state,
+                action=action,
+                reward=reward,
+                terminated=terminated,
+                next_value=next_value,
+                old=old,
+                new=Qtable[state][action],
+            )
 
 
 def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
@@ -888,8 +938,13 @@ def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) ->
 def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
     """Print these rows of the Q-table; of many actions the six best ones."""
     Qtable, names = model["qtable"], action_names(env)
-    best = {a: max(Qtable[state][a] for state in states) for a in range(len(names))}
-    actions = sorted(sorted(best, key=lambda a: -best[a])[:6])
+
+    def best_value(action: int) -> float:
+        values: list[float] = [Qtable[state][action] for state in states]
+        return max(values)
+
+    best_first = sorted(range(len(names)), key=best_value, reverse=True)
+    actions = sorted(best_first[:6])
     width = 10 if len(actions) <= 5 else 9
 
     print(
@@ -913,21 +968,20 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
 def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
     """Print a greedy episode: what was expected of each step, what came, and the route."""
     Qtable, gamma, names = model["qtable"], model["gamma"], action_names(env)
-    left_out = range(5, len(steps) - 2) if len(steps) > 20 else range(0)
     print("step state               action    reward   Q(s,a)    target  TD error")
     for i, (state, action, reward, new_state, terminated) in enumerate(steps, start=1):
-        if i == left_out.start:
-            print(f"     ... {len(left_out)} steps left out ...")
-        if i in left_out:
+        if len(steps) > 20 and 5 <= i <= len(steps) - 3:  # too long to tell all of it
+            if i == 5:
+                print(f"     ... {len(steps) - 7} steps left out ...")
             continue
         expected = Qtable[state][action]
         target = reward + gamma * (0.0 if terminated else max(Qtable[new_state]))
-        error = round(target - expected, 4) + 0.0  # + 0.0: no minus before a zero
-        print(
-            f"{i:>4} {state_name(env, state)[:19]:<19} {names[action][:8]:<8}", end=""
-        )
-        print(f"{reward:>8g}{number(expected):>9}{number(target):>10}", end="")
-        print(f"{'+' if error >= 0 else ''}{number(error)}".rjust(10))
+        error = target - expected
+        name = state_name(env, state)[:19]
+        print(f"{i:>4} {name:<19} {names[action][:8]:<8}{reward:>8g}", end="")
+        print(f"{number(expected):>9}{number(target):>10}", end="")
+        sign = "" if number(error).startswith("-") else "+"
+        print(f"{sign}{number(error)}".rjust(10))
     score = sum(reward for _, _, reward, _, _ in steps)
     n_steps = f"{len(steps)} step{'s' if len(steps) > 1 else ''}"
     print(f"After {n_steps} {how_it_ended(env, steps)}. Score {score:g}.")
@@ -960,15 +1014,13 @@ class Comparison(NamedTuple):
     """How far a table is from the exact one."""
 
     known: list[int]  # the states whose row has changed
-    gaps: list[float]  # for each of their cells, how far it is from the exact one
-    wrong: list[int]  # those of these states where the greedy action is not a best one
-    kept: list[
-        bool
-    ]  # for each cell of an end, whether it is as at the start: it must be
-    exact_mean_std: tuple[float, float]  # the sampled score of the exact table
-    agent_score: float  # the expected scores: of this table's greedy policy,
-    exact_score: float  # of the exact table's,
-    best_score: float  # and of the best possible play
+    gaps: list[float]  # how far each cell of these rows is from the exact one
+    wrong: list[int]  # the states among them whose greedy action is not a best one
+    kept: list[bool]  # whether each cell of an end is as at the start: it must be
+    exact_mean_std: tuple[float, float]  # of the exact table, in the sampled episodes
+    agent_score: float  # the expected score of this table's greedy policy
+    exact_score: float  # the expected score of the exact table's
+    best_score: float  # the expected score of the best possible play
 
 
 def compare(env: Env, model: Recipe) -> Comparison:
@@ -992,34 +1044,33 @@ def compare(env: Env, model: Recipe) -> Comparison:
 
 
 def verdict(env: Env, model: Recipe, found: Comparison) -> str:
-    """What the numbers of a comparison mean, in a sentence."""
+    """What the numbers of a comparison mean, in words."""
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
     missing = found.exact_score - found.agent_score
     if missing > 1e-9:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
-        where = f", in states such as {states}" if states else ""
-        return f"The agent scores {missing:.4f} less than the exact table{where}."
-    better = ""
-    if found.agent_score < found.best_score - 1e-9:
-        better = f" That is the best for gamma={model['gamma']}; play that counts the "
-        better += "steps left, or looks farther ahead, can be better still."
+        where = f"in states such as {states}" if states else "where it learned nothing"
+        return f"The agent scores {missing:.4f} less than the exact table, {where}."
     if max(found.gaps) < 5e-9:
-        hint = " (With a table that starts at 0, an update that ignores `terminated` looks "
-        hint += "the same; --initial-value 1 shows the difference.)"
-        starts_at_zero = model.get("initial_value", 0.0) == 0
-        return (
-            "All that was learned is exact." + better + (hint if starts_at_zero else "")
+        text = "All that was learned is exact."
+    else:
+        text = (
+            "The agent plays as well as the exact table; the values of actions that it "
         )
+        text += "rarely tried are not exact."
     if found.agent_score > found.best_score - 1e-9:
-        return "The agent plays as well as possible, though not all values are exact."
-    return f"The agent plays as well as the exact table.{better}"
+        return f"{text} No play can score more."
+    text += (
+        " The best possible play may need another gamma, another one of equally good"
+    )
+    return f"{text} actions, or to count the steps that are left."
 
 
 def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     """Print the numbers of a comparison, and the verdict."""
     n_known, n_exact = len(found.known), sum(gap < 5e-9 for gap in found.gaps)
-    n_right = n_known - len(found.wrong)
+    n_right, n_steps = n_known - len(found.wrong), step_limit(env, model["max_steps"])
     mean, std = found.exact_mean_std
     print(f"States whose row has changed: {n_known} of {len(model['qtable'])}")
     print(
@@ -1028,18 +1079,21 @@ def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     if n_exact < len(found.gaps):
         gap = statistics.fmean(found.gaps)
         print(f"Mean distance of these Q-values from the exact ones: {gap:.4f}")
-    print(f"Q-values of ends, still as at the start: {sum(found.kept)} of ", end="")
-    print(len(found.kept))
+    n_kept = f"{sum(found.kept)} of {len(found.kept)}"
+    print(f"Q-values of ends, which must stay as at the start: {n_kept}")
     print(f"States where the greedy action is a best one: {n_right} of {n_known}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
-    print(
-        f"Expected score in {step_limit(env, model['max_steps'])} steps, by the rules:"
-    )
+    print(f"Expected score from all starts in {n_steps} steps, by the rules:")
     print(
         f"  agent {found.agent_score:.4f}, exact table {found.exact_score:.4f}", end=""
     )
     print(f", best possible play {found.best_score:.4f}")
     print(textwrap.fill(f"VERDICT: {verdict(env, model, found)}", 79))
+    if found.gaps and max(found.gaps) < 5e-9 and model.get("initial_value", 0.0) == 0:
+        print(
+            "Try --initial-value 1: in a table that starts at 0 an update that ignores"
+        )
+        print("`terminated` would look the same.")
 
 
 # ------------------ The command line --------------------------------------------------
@@ -1049,41 +1103,54 @@ def option(name: str) -> str:
 
 
 def add_recipe(
-    parser: argparse.ArgumentParser, argv: Sequence[str], **more: Any
+    parser: argparse.ArgumentParser, argv: Sequence[str], nargs: Any = None
 ) -> None:
     """Let a parser take a recipe, and an option for each hyperparameter.
 
     The help tells the values of the recipe that `argv` names, by default of the lake.
     """
-    named = next((word for word in argv if word in RECIPES), "frozenlake")
-    text = f"a game with all its numbers: {', '.join(RECIPES)}"
-    parser.add_argument("recipe", choices=RECIPES, metavar="recipe", help=text, **more)
+    default = "frozenlake"
+    named = next((word for word in argv if word in RECIPES), default)
+    parser.add_argument(
+        "recipe",
+        nargs=nargs,
+        default=default,
+        choices=RECIPES,
+        metavar="recipe",
+        help=f"a game with all its numbers: {', '.join(RECIPES)}",
+    )
     group = parser.add_argument_group(f"its numbers, in brackets those of {named}")
     for name, (value, meaning) in HYPERPARAMETERS.items():
         kind = int if isinstance(value, int) else float
         text = f"{meaning} ({RECIPES[named][name]})"
         group.add_argument(option(name), dest=name, type=kind, metavar="N", help=text)
+
+
+def add_show_episode(parser: argparse.ArgumentParser) -> None:
+    """The option --show-episode."""
     text = "which of the scored episodes to show (1)"
     parser.add_argument("--show-episode", type=int, default=1, metavar="N", help=text)
 
 
-def chosen_recipe(parser: argparse.ArgumentParser, args: Any) -> Recipe:
+def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Recipe:
     """The recipe with the given options in it; bad ones end the program, exit code 2."""
-    given = {name: getattr(args, name) for name in HYPERPARAMETERS}
-    r = RECIPES[args.recipe] | {n: v for n, v in given.items() if v is not None}
-    low_alpha = r["min_learning_rate"]
-    low_alpha = r["learning_rate"] if low_alpha is None else low_alpha
+    r = dict(RECIPES[args.recipe])
+    for name in HYPERPARAMETERS:
+        if getattr(args, name) is not None:
+            r[name] = getattr(args, name)
+    alpha, low_alpha = r["learning_rate"], r["min_learning_rate"]
+    if low_alpha is None:
+        low_alpha = alpha
     try:
         check_counts(r["n_training_episodes"], r["max_steps"])
         check_counts(r["n_eval_episodes"], r["max_steps"])
-        alphas = low_alpha, r["learning_rate"]
-        check_shares(r["min_epsilon"], r["max_epsilon"], *alphas, r["gamma"])
+        check_shares(r["min_epsilon"], r["max_epsilon"], low_alpha, alpha, r["gamma"])
     except ValueError as error:
         parser.error(str(error))
     episodes, seeds = r["n_eval_episodes"], len(r["eval_seed"])
     if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
-    if not 1 <= args.show_episode <= episodes:
+    if not 1 <= getattr(args, "show_episode", 1) <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")
     return r
 
@@ -1119,7 +1186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "A recipe is a game with all its numbers; the options replace some of them.",
         allow_abbrev=False,
     )
-    add_recipe(parser, argv, nargs="?", default="frozenlake")
+    add_recipe(parser, argv, nargs="?")
+    add_show_episode(parser)
     parser.add_argument("--list", action="store_true", help="list the recipes and exit")
     args = parser.parse_args(argv)
     if args.list:
