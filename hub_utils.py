@@ -21,7 +21,6 @@ import os
 import pickle
 import pickletools
 import platform
-import re
 import reprlib
 import struct
 import sys
@@ -89,7 +88,10 @@ def record_video(
 
 
 def check_film(path: Path, fps: float, env: Env) -> None:
-    """ValueError if there can be no such film: to be known before training for it."""
+    """ValueError if there can be no such film: to be called before training for it.
+
+    (It resets the environment.)
+    """
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise ValueError(f"a film is a file that ends in .mp4 or .gif, not {path.name}")
     if not 0.01 <= fps <= 100:
@@ -98,17 +100,18 @@ def check_film(path: Path, fps: float, env: Env) -> None:
         raise ValueError('to film, make the game with render_mode="rgb_array"')
     draw_without_a_screen()
     env.reset()
-    frame = env.render()  # without pygame Gymnasium says here what to install
+    frame = env.render()
     if getattr(frame, "dtype", None) != "uint8" or frame.shape[2:] != (3,):
         raise ValueError("render() must give a picture of height x width x 3 bytes")
 
 
 def write_film(path: Path, frames: list[Any], fps: float) -> None:
     """Write a film whole or not at all: an older one stays until the new one is there."""
-    # A GIF cannot show one picture for longer than 655 seconds (equal ones are one).
+    # A GIF shows equal frames as one, and none for longer than 655 seconds.
     if path.suffix.lower() == ".gif" and len(frames) / fps > 655:
         raise ValueError("a .gif of over 655 seconds: take a larger --fps, or an .mp4")
-    with tempfile.TemporaryDirectory(dir=nearest_folder(path.parent)) as folder:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         film = Path(folder, "film" + path.suffix.lower())
         if film.suffix == ".gif":
             imageio.mimwrite(film, frames, duration=1000 / fps, loop=0)
@@ -121,22 +124,29 @@ def write_film(path: Path, frames: list[Any], fps: float) -> None:
                 output_params=["-movflags", "+faststart"],  # to play while it loads
                 ffmpeg_log_level="error",
             )
+            # ffmpeg may stop before the end, on a full disk say, and say nothing.
             written, _ = imageio_ffmpeg.count_frames_and_secs(str(film))
             if written != len(frames):
                 raise RuntimeError(f"ffmpeg wrote {written} of {len(frames)} frames")
-        path.parent.mkdir(parents=True, exist_ok=True)
         film.replace(path)
 
 
-def nearest_folder(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists; OSError if it takes no files."""
-    while not folder.exists():
-        folder = folder.parent
+def check_writable(folder: Path) -> None:
+    """Make the folder if need be; OSError if no file can be written into it."""
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: take a folder")
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
-        return folder.resolve()
+        pass
 
 
 # ------------------ Draw a Q-table ----------------------------------------------------
+# With pygame, which gymnasium[toy-text] brings to draw its games.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+import pygame
+from pygame import Surface
+
+
 # Each place of a map is a square of four triangles, one for each move. Its shade and its
 # number say Q(s,a), a small arrow marks the greedy action. A triangle that was never
 # tried has no shade.
@@ -175,11 +185,26 @@ DOWN = Move(
 )
 MOVES = {"LEFT": LEFT, "RIGHT": RIGHT, "UP": UP, "DOWN": DOWN}
 MOVES |= {name: MOVES[same] for name, same in qlearning.COMPASS.items()}
-PAPER, INK, GREY, ORANGE = (252, 252, 249), (38, 42, 50), (150, 152, 156), (213, 94, 0)
-WHITE, BLUE = (255, 255, 255), (44, 127, 184)
+Color = tuple[int, int, int]  # red, green and blue, from 0 to 255
+PAPER: Color = (252, 252, 249)
+INK: Color = (38, 42, 50)
+GREY: Color = (150, 152, 156)
+WHITE: Color = (255, 255, 255)
+ORANGE: Color = (213, 94, 0)
+BLUE: Color = (44, 127, 184)
 # From bad to good, from pale to dark: told apart by colour-blind eyes as well.
-SHADES = [(255, 247, 200), (161, 218, 180), (65, 182, 196), BLUE, (37, 52, 148)]
-ENDS = {"H": (205, 205, 205), "C": (205, 205, 205), "G": (240, 200, 90)}
+SHADES: list[Color] = [
+    (255, 247, 200),
+    (161, 218, 180),
+    (65, 182, 196),
+    BLUE,
+    (37, 52, 148),
+]
+ENDS: dict[str, Color] = {
+    "H": (205, 205, 205),
+    "C": (205, 205, 205),
+    "G": (240, 200, 90),
+}
 
 
 class Place(NamedTuple):
@@ -195,7 +220,7 @@ class Cell(NamedTuple):
     """How the value of an action is drawn."""
 
     value: float
-    color: Any  # None if the action was never tried
+    color: Color | None  # None if the action was never tried
     is_greedy: bool
 
 
@@ -222,13 +247,14 @@ def cells_of(values: Values, state: int) -> list[Cell]:
     return cells
 
 
-def shade(values: Values, value: float) -> list[int]:
+def shade(values: Values, value: float) -> Color:
     """The colour of a value, between two of the SHADES."""
     share = (value - values.low) / (values.high - values.low)
     position = min(max(share, 0.0), 1.0) * (len(SHADES) - 1)
     i = min(int(position), len(SHADES) - 2)
     pale, dark = SHADES[i], SHADES[i + 1]
-    return [round(p + (d - p) * (position - i)) for p, d in zip(pale, dark)]
+    red, green, blue = (round(p + (d - p) * (position - i)) for p, d in zip(pale, dark))
+    return red, green, blue
 
 
 def draw_values(
@@ -253,24 +279,29 @@ def draw_values(
 def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int]]:
     """The pairs of state and action that were tried, as far as a table can tell.
 
-    0 may have been learned (a step into a hole), so of a table that starts at 0 all of a
-    row counts once one of its cells has changed. No one learns an optimistic start.
+    A cell that is no longer as at the start was tried. In a table that starts at 0 a cell
+    may be 0 because it was learned (a step into a hole), so there all of a row counts as
+    soon as one of its cells has changed.
     """
-    return {
-        (state, action)
-        for state, row in enumerate(Qtable)
-        for action, q in enumerate(row)
-        if q != initial_value or (initial_value == 0 and any(row))
-    }
+    tried = set()
+    for state, row in enumerate(Qtable):
+        for action, value in enumerate(row):
+            if value != initial_value or (initial_value == 0 and any(row)):
+                tried.add((state, action))
+    return tried
 
 
 def shown_values(
     env: Env, Qtable: Table, state: int, tried: set[tuple[int, int]]
 ) -> Values:
-    """The rows of the map, or of this state alone, and shades that suit them."""
+    """The rows of the map, or of this state alone, and shades that suit them.
+
+    On a map the shades go from the lowest V(s) to the highest, with bars from the lowest
+    of their values to the highest; from 0 if some are above it.
+    """
     states = [place.state for place in places(env, state)] or [state]
     rows = {s: [float(q) for q in Qtable[s]] for s in states}
-    values = []  # V(s) of each place; of a single state all its values; if tried
+    values = []
     for s, row in rows.items():
         known = [q for action, q in enumerate(row) if (s, action) in tried]
         if known and len(states) > 1:
@@ -279,28 +310,26 @@ def shown_values(
     low, high = min(values, default=0.0), max(values, default=1.0)
     if high > 0:
         low = min(low, 0.0)
-    elif len(states) == 1:
-        high = 0.0  # costs: the bar of the best one is the longest, and none is empty
     return Values(state, rows, tried, low, high if high > low else low + 1)
 
 
 def places(env: Env, state: int) -> list[Place]:
     """All places of the map; for a taxi with the passenger and destination of `state`."""
-    rows, is_taxi = qlearning.map_of(env), qlearning.known_game(env) == "taxi"
-    if is_taxi:
-        taxi, rows = qlearning.game_of(env), qlearning.TAXI_MAP
-        _, _, passenger, destination = taxi.decode(state)
+    rows, taxi = qlearning.map_of(env), None
+    if qlearning.known_game(env) == "taxi":
+        rows, taxi = qlearning.TAXI_MAP, qlearning.game_of(env)
     all_places: list[Place] = []
     for y, row in enumerate(rows):
         for x, letter in enumerate(row):
-            here = len(all_places)  # the states are numbered row by row
-            if is_taxi:
-                here = int(taxi.encode(y, x, passenger, destination))
-            all_places.append(Place(x, y, letter, here))
+            number = len(all_places)  # the states are numbered row by row
+            if taxi:
+                _, _, passenger, destination = taxi.decode(state)
+                number = int(taxi.encode(y, x, passenger, destination))
+            all_places.append(Place(x, y, letter, number))
     return all_places
 
 
-def draw(env: Env, values: Values) -> Any:
+def draw(env: Env, values: Values) -> Surface:
     """The map with a row of the table in each place; bars for a game without a map."""
     names, all_places = qlearning.action_names(env), places(env, values.state)
     if not all_places:
@@ -318,12 +347,12 @@ def draw(env: Env, values: Values) -> Any:
             draw_place(square, cells_of(values, state), names)
             if letter not in "F.":
                 write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
-        color, thick = (ORANGE, 4) if state == values.state else (GREY, 1)
-        pygame().draw.rect(square, color, square.get_rect(), thick)
+        color, thick = (ORANGE, 3) if state == values.state else (GREY, 1)
+        pygame.draw.rect(square, color, square.get_rect(), thick)
     return draw_taxi(env, image, values.state) if is_taxi else image
 
 
-def draw_place(square: Any, cells: list[Cell], names: list[str]) -> None:
+def draw_place(square: Surface, cells: list[Cell], names: list[str]) -> None:
     """The values of one state: its moves as triangles, its other actions as buttons."""
     buttons = []
     for cell, name in zip(cells, names):
@@ -335,92 +364,92 @@ def draw_place(square: Any, cells: list[Cell], names: list[str]) -> None:
         draw_button(square, cell, name, top=0.5 + 0.15 * (i - len(buttons) / 2))
 
 
-def draw_move(square: Any, cell: Cell, move: Move) -> None:
+def draw_move(square: Surface, cell: Cell, move: Move) -> None:
     """A triangle with a number, and with an arrow if the move is greedy."""
     size = square.get_width()
     color = cell.color or PAPER
     triangle = [(x * size, y * size) for x, y in move.triangle]
-    pygame().draw.polygon(square, color, triangle)
-    pygame().draw.aalines(square, GREY, True, triangle)
+    pygame.draw.polygon(square, color, triangle)
+    pygame.draw.aalines(square, GREY, True, triangle)
     if cell.is_greedy:
         arrow = [(x * size, y * size) for x, y in move.arrow]
-        pygame().draw.polygon(square, ink_on(color), arrow)
+        pygame.draw.polygon(square, ink_on(color), arrow)
     write_value(square, cell, move.number, move.room)
 
 
-def draw_button(square: Any, cell: Cell, name: str, top: float) -> None:
+def draw_button(square: Surface, cell: Cell, name: str, top: float) -> None:
     """A box with a letter and a number, and with a thick frame if the action is greedy."""
     size = square.get_width()
-    box = [round(share * size) for share in (0.36, top, 0.28, 0.15)]
+    box = pygame.Rect(0.36 * size, top * size, 0.28 * size, 0.15 * size)
     frame, thick = (INK, 2) if cell.is_greedy else (GREY, 1)
-    pygame().draw.rect(square, cell.color or PAPER, box)
-    pygame().draw.rect(square, frame, box, thick)
+    pygame.draw.rect(square, cell.color or PAPER, box)
+    pygame.draw.rect(square, frame, box, thick)
     write_value(square, cell, (0.5, top + 0.075), 0.27, name[0] + " ")
 
 
 def write_value(
-    square: Any, cell: Cell, center: tuple[float, float], room: float, before: str = ""
+    square: Surface,
+    cell: Cell,
+    center: tuple[float, float],
+    room: float,
+    before: str = "",
 ) -> None:
-    """The number with as many decimals as fit; of what was never tried none, or grey.
+    """The number, with as many decimals as fit; none where nothing was tried.
 
-    (Grey is an optimistic start: nothing was learned there, but it is not 0.)
+    (A grey number is an optimistic start: nothing was tried there, but it is not 0.)
     """
-    if cell.color is None and cell.value == 0:
+    value, size = round(cell.value, 2) + 0.0, square.get_width()  # + 0.0: no minus zero
+    if cell.color is None and value == 0:
         return
-    color, size = ink_on(cell.color) if cell.color else GREY, square.get_width()
-    for decimals, letters in (
-        (2, size // 6),
-        (1, size // 6),
-        (0, size // 6),
-        (0, size // 8),
-    ):
-        if cell.value == 0:
-            decimals = 0
-        text = f"{before}{cell.value:.{decimals}f}"
-        if font(letters).size(text)[0] <= room * size:
+    color, letters = ink_on(cell.color) if cell.color else GREY, size // 6
+    texts = [f"{value:.2f}", f"{value:.1f}", f"{value:.0f}"] if value else ["0"]
+    for text in texts:
+        if font(letters).size(before + text)[0] <= room * size:
             break
-    write(square, text, center, letters, color)
+    else:  # too long without decimals as well
+        letters = size // 8
+    write(square, before + text, center, letters, color)
 
 
-def draw_taxi(env: Env, image: Any, state: int) -> Any:
+def draw_taxi(env: Env, image: Surface, state: int) -> Surface:
     """A taxi's map with its walls, and under it who wants to go where."""
     taxi, size = qlearning.game_of(env), image.get_width() // 5
     for y in range(5):
         for x in range(4):
-            if taxi.desc[y + 1, 2 * x + 2] == b"|":
+            if taxi.desc[y + 1, 2 * x + 2] == b"|":  # a sign follows each place
                 wall = (x + 1) * size - 3, y * size, 6, size
-                pygame().draw.rect(image, INK, wall)
+                pygame.draw.rect(image, INK, wall)
     _, _, passenger, destination = taxi.decode(state)
     where = ["at R", "at G", "at Y", "at B", "in the taxi"][passenger]
     about = f"passenger {where}, to {'RGYB'[destination]};  p pickup, d dropoff"
     return stacked(image, line_of_text(about, image.get_width()))
 
 
-def draw_bars(values: Values, names: list[str]) -> Any:
+def draw_bars(values: Values, names: list[str]) -> Surface:
     """The values of the state of the moment as bars, for a game that has no map."""
     cells = cells_of(values, values.state)
     best = sorted(range(len(cells)), key=lambda action: -cells[action].value)[:12]
-    image = canvas(480, 40 * len(best))
+    image = canvas(600, 40 * len(best))
     for i, action in enumerate(sorted(best)):
         cell = cells[action]
-        row = image.subsurface((0, 40 * i, 480, 40))
-        write(row, names[action][:12], (0.15, 0.5), 24)
+        row = image.subsurface((0, 40 * i, 600, 40))
+        write(row, names[action][:12], (0.12, 0.5), 24)
         share = (cell.value - values.low) / (values.high - values.low)
         if cell.color:
-            bar = 140, 6, 240 * min(max(share, 0.01), 1.0), 28
-            pygame().draw.rect(row, cell.color, bar)
-            pygame().draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
-        write(row, f"{cell.value:.2f}" if cell.color else "?", (0.9, 0.5), 24)
+            bar = pygame.Rect(140, 6, 360 * min(max(share, 0.01), 1.0), 28)
+            pygame.draw.rect(row, cell.color, bar)
+            pygame.draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
+        write(row, f"{cell.value:.2f}" if cell.color else "?", (0.92, 0.5), 24)
     return image
 
 
 def write(
-    image: Any,
+    image: Surface,
     text: str,
     center: tuple[float, float],
     size: int,
-    color: Any = INK,
-    background: Any = None,
+    color: Color = INK,
+    background: Color | None = None,
 ) -> None:
     """The text in the picture, its middle at a share of width and height."""
     letters = font(size).render(text, True, color, background)
@@ -428,55 +457,46 @@ def write(
     image.blit(letters, letters.get_rect(center=(x, y)))
 
 
-def ink_on(color: Sequence[int]) -> Any:
+def ink_on(color: Color) -> Color:
     """Dark ink on pale colours, white ink on dark ones."""
-    return INK if sum(color) > 390 else WHITE
+    return INK if sum(color) / 3 > 130 else WHITE
 
 
 def draw_without_a_screen() -> None:
     """Let pygame draw on a server, where it would look for a screen and a sound card."""
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}:
+    has_screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if sys.platform == "linux" and not has_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 
 @functools.cache
-def pygame() -> Any:
-    """pygame, which comes with gymnasium[toy-text]; imported once somebody draws."""
-    draw_without_a_screen()
-    import pygame
-
-    pygame.font.init()
-    return pygame
-
-
-@functools.cache
-def font(size: int) -> Any:
+def font(size: int) -> pygame.font.Font:
     """The font that pygame brings, so that pictures look the same everywhere."""
-    return pygame().font.Font(None, size)
+    pygame.font.init()
+    return pygame.font.Font(None, size)
 
 
-def canvas(width: int, height: int) -> Any:
+def canvas(width: int, height: int) -> Surface:
     """An empty picture."""
-    image = pygame().Surface((width, height))
+    image = Surface((width, height))
     image.fill(PAPER)
     return image
 
 
-def pixels(image: Any) -> Any:
+def pixels(image: Surface) -> Any:
     """A picture as height x width x 3 bytes."""
-    return pygame().surfarray.array3d(image).swapaxes(0, 1)
+    return pygame.surfarray.array3d(image).swapaxes(0, 1)
 
 
-def line_of_text(text: str, width: int) -> Any:
+def line_of_text(text: str, width: int) -> Surface:
     """A line of a picture."""
     image = canvas(width, 40)
     image.blit(font(26).render(text, True, INK), (8, 12))
     return image
 
 
-def stacked(*images: Any) -> Any:
+def stacked(*images: Surface) -> Surface:
     """Pictures, one below the other."""
     whole = canvas(images[0].get_width(), sum(image.get_height() for image in images))
     top = 0
@@ -486,18 +506,21 @@ def stacked(*images: Any) -> Any:
     return whole
 
 
-def beside(frame: Any, picture: Any) -> Any:
-    """The game's own frame left of a picture, or above it where the picture is wide."""
+def beside(frame: Any, image: Surface) -> Surface:
+    """The game's own frame left of a picture, or above it where the picture is wide.
+
+    It is scaled to the height of the picture, or to its width.
+    """
     height, width, _ = frame.shape
-    game = pygame().image.frombuffer(frame.tobytes(), (width, height), "RGB")
-    across, down = picture.get_size()
+    game = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
+    across, down = image.get_size()
     if across > 1.5 * down:
         size = across, height * across // width
-        return stacked(pygame().transform.scale(game, size), picture)
-    size = width * down // height, down
-    whole = canvas(size[0] + 12 + across, down)
-    whole.blit(pygame().transform.scale(game, size), (0, 0))
-    whole.blit(picture, (size[0] + 12, 0))
+        return stacked(pygame.transform.scale(game, size), image)
+    size, gap = (width * down // height, down), 12
+    whole = canvas(size[0] + gap + across, down)
+    whole.blit(pygame.transform.scale(game, size), (0, 0))
+    whole.blit(image, (size[0] + gap, 0))
     return whole
 
 
@@ -514,39 +537,41 @@ class Snapshot(NamedTuple):
 def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     """Film how a recipe's table is learned, with the game and the mean score so far.
 
-    It is the very learning that is not filmed: the same seed, the same table, bit for bit.
+    The table is the same, bit for bit, as without a film.
     """
     path = Path(path).expanduser()
     camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
     check_film(path, fps, camera)
-    state = int(camera.reset(seed=evaluation_seeds(recipe)[0])[0])
+    state = first_state(camera, recipe)
     states = [place.state for place in places(camera, state)] or [state]
     Qtable, snapshots, scores = watch_learning(recipe, states)
 
     # Only now the pictures: the shades of all are those of the end.
     end = shown_values(camera, Qtable, state, snapshots[-1].tried)
-    window = max(1, len(scores) // 50)
-    game, means, frames = camera.render(), moving_means(scores, window), []
+    game, frames = camera.render(), []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
         values = end._replace(rows=snapshot.rows, tried=snapshot.tried)
         picture = beside(game, draw(camera, values))
-        episode, epsilon, width = (
-            snapshot.episode,
-            snapshot.epsilon,
-            picture.get_width(),
-        )
-        about = (
-            f"episode {episode + 1:,}   epsilon {epsilon:.2f}: so many steps are random"
-        )
-        score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
-        caption = line_of_text(about, width)
-        draw_scale(caption, values)
-        curve = draw_curve(means, episode, width)
-        frames.append(
-            pixels(stacked(picture, caption, line_of_text(score, width), curve))
-        )
+        frames.append(pixels(with_captions(picture, values, snapshot, scores)))
     write_film(path, frames, fps)
     return path
+
+
+def with_captions(
+    picture: Surface, values: Values, snapshot: Snapshot, scores: list[float]
+) -> Surface:
+    """The picture, and under it the numbers of the moment and the curve so far."""
+    episode, epsilon, width = snapshot.episode, snapshot.epsilon, picture.get_width()
+    about = (
+        f"episode {episode + 1:,}   epsilon {epsilon:.2f}: {epsilon:.0%} of the steps "
+    )
+    first_line = line_of_text(f"{about}are random", width)
+    window = max(1, len(scores) // 50)
+    means = moving_means(scores, window)
+    about = f"mean score of the last {window} episodes: {means[episode]:.2f}"
+    second_line = line_of_text(about, width)
+    draw_scale(second_line, values)
+    return stacked(picture, first_line, second_line, draw_curve(means, episode, width))
 
 
 def watch_learning(
@@ -558,9 +583,8 @@ def watch_learning(
     each time that a twentieth of the training is over, so that the curve is seen to grow.
     """
     env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
-    Qtable = qlearning.initialize_q_table(
-        *qlearning.table_size(env), recipe["initial_value"]
-    )
+    sizes = qlearning.table_size(env)
+    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
     n_episodes = recipe["n_training_episodes"]
     milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
     snapshots: list[Snapshot] = []
@@ -571,6 +595,7 @@ def watch_learning(
     def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
         nonlocal tried, last_V
         scores.append(score)
+        # env.steps still holds the episode that has just ended.
         new = {(s, a) for s, a, *_ in env.steps if s in states} - tried
         if new:
             tried = tried | new  # another set: earlier snapshots keep theirs
@@ -591,13 +616,15 @@ def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
     left_out = len(snapshots) - most
     chosen = []
     for k in range(most):
-        share = k / (most - 1)  # from 0 to 1; its cube stays near 0 for long
-        chosen.append(snapshots[k + round(left_out * share**3)])
+        # How many to leave out before the k-th: none at first, at the end all of them.
+        # (The cube of a share from 0 to 1 stays near 0 for long.)
+        skipped = round(left_out * (k / (most - 1)) ** 3)
+        chosen.append(snapshots[k + skipped])
     return chosen
 
 
 def moving_means(scores: list[float], window: int) -> list[float]:
-    """After each episode the mean score of the last ones, so many of them."""
+    """After each episode the mean score of the last `window` episodes."""
     means, total = [], 0.0
     for i, score in enumerate(scores):
         total += score
@@ -607,33 +634,34 @@ def moving_means(scores: list[float], window: int) -> list[float]:
     return means
 
 
-def draw_scale(caption: Any, values: Values) -> None:
+def draw_scale(line: Surface, values: Values) -> None:
     """What the shades mean, at the right end of a line."""
-    width = caption.get_width()
+    width = line.get_width()
     left, right = width - 170, width - 70
     for x in range(left, right):
         value = values.low + (values.high - values.low) * (x - left) / 99
-        pygame().draw.line(caption, shade(values, value), (x, 10), (x, 30))
-    write(caption, f"{values.low:.4g}", ((left - 35) / width, 0.5), 22)
-    write(caption, f"{values.high:.4g}", ((right + 35) / width, 0.5), 22)
+        pygame.draw.line(line, shade(values, value), (x, 10), (x, 30))
+    write(line, f"{values.low:.4g}", ((left - 35) / width, 0.5), 22)
+    write(line, f"{values.high:.4g}", ((right + 35) / width, 0.5), 22)
 
 
-def draw_curve(means: list[float], episode: int, width: int) -> Any:
+def draw_curve(means: list[float], episode: int, width: int) -> Surface:
     """The mean scores up to an episode; the scale is that of the whole training."""
-    image, left, right = canvas(width, 110), 70, width - 12
+    left, right, top, bottom, height = 70, width - 12, 14, 96, 110
     low, high = min(means), max(means)
-
-    def point(i: int) -> tuple[float, float]:
-        share = (means[i] - low) / (high - low or 1)
-        return left + (right - left) * i / len(means), 96 - 82 * share
-
-    for value, y in (low, 96), (high, 14):
-        pygame().draw.line(image, GREY, (left, y), (right, y))
-        write(image, f"{value:.4g}", (left / 2 / width, y / 110), 22)
-    shown = [*range(0, episode, max(1, len(means) // 400)), episode]
-    points = [point(i) for i in shown]
-    pygame().draw.lines(image, BLUE, False, [points[0], *points], 3)
-    pygame().draw.circle(image, ORANGE, points[-1], 5)
+    image = canvas(width, height)
+    for value, y in (low, bottom), (high, top):
+        pygame.draw.line(image, GREY, (left, y), (right, y))
+        write(image, f"{value:.4g}", (left / 2 / width, y / height), 22)
+    end = (right - 70) / width, (bottom - 12) / height
+    write(image, f"{len(means):,} episodes", end, 22, GREY)
+    points = []
+    for i in [*range(0, episode, max(1, len(means) // 400)), episode]:
+        share = (means[i] - low) / (high - low) if high > low else 0.0
+        x = left + (right - left) * i / len(means)
+        points.append((x, bottom - (bottom - top) * share))
+    pygame.draw.lines(image, BLUE, False, [points[0], *points], 3)  # needs two points
+    pygame.draw.circle(image, ORANGE, points[-1], 5)
     return image
 
 
@@ -647,10 +675,8 @@ def draw_curve(means: list[float], episode: int, width: int) -> Any:
 # To look at such a program yourself: python -m pickletools -a q-learning.pkl
 MAX_BYTES = 5_000_000  # a table of 65,536 x 4 has 2,800,000, Taxi's 34,000
 MAX_INSTRUCTIONS = 600_000  # that table has 530,000
-MAX_VALUES = (
-    500_000  # numbers and letters: "ten of ten of ten ..." takes few instructions
-)
-MAX_DEPTH = 8
+MAX_VALUES = 500_000  # numbers and letters: lists of one list ten times unfold fast
+MAX_DEPTH = 8  # a model is a dictionary of lists of lists
 PUSHES = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BYTEARRAY8"}
 PUSHES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -858,9 +884,10 @@ def checked_model(model: Any) -> Model:
 
 
 def check_hyperparameters(model: Model) -> None:
-    """ValueError if one that the model has is of another kind, or cannot be."""
+    """ValueError if a hyperparameter has the wrong type or an impossible value."""
     kinds: dict[str, Any] = {
         **dict.fromkeys(HYPERPARAMETERS, (int, float, type(None))),
+        # All of them are numbers or None, but for these:
         "max_steps": int,
         "n_eval_episodes": int,
         "gamma": (int, float),
@@ -902,11 +929,12 @@ def load_model(path: AnyPath) -> Model:
         if not data.endswith(b"."):  # the last instruction of a pickle, STOP
             raise ValueError("no pickle, or one that was cut off")
         return checked_model(read_pickle(data))
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    # Ours are ValueErrors; a damaged pickle makes read_pickle stumble in other ways.
+    except ValueError as error:
         reason = one_line(error)
-        if type(error) is not ValueError:
-            reason = f"damaged ({type(error).__name__}: {reason})"
-        raise ValueError(f"{path} is not a Q-learning model: {reason}") from None
+    except (LookupError, TypeError, AttributeError, struct.error) as error:
+        reason = f"damaged ({type(error).__name__}: {one_line(error)})"
+    raise ValueError(f"{path} is not a Q-learning model: {reason}")
 
 
 # ------------------ Which game? -------------------------------------------------------
@@ -916,18 +944,19 @@ def is_registered(env_id: str) -> bool:
 
 
 def game_arguments(model: Model) -> dict[str, Any]:
-    """The arguments of `make_env`: our env_kwargs, or the two keys that the course has."""
-    course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
-    arguments = model.get("env_kwargs", course)
+    """The arguments to make the game of a model with."""
+    if "env_kwargs" in model:
+        arguments = model["env_kwargs"]
+    else:  # a model of the course
+        arguments = {"map_name": model.get("map_name")}
+        arguments["is_slippery"] = model.get("slippery")
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
-    """The game that a model was trained in: a registered one, with plain arguments.
-
-    (An unknown id is not tried: for "module:Game-v0" `gym.make` would import a module.)
-    """
+    """The game that a model was trained in: a registered one, with plain arguments."""
     env_id, arguments = model["env_id"], game_arguments(model)
+    # An unknown id is not tried: for "module:Game-v0" gym.make would import a module.
     if not is_registered(env_id):
         raise ValueError(
             f"this Gymnasium has no game {short(env_id)}: register it first"
@@ -940,24 +969,29 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
         check_table(env, model["qtable"])
     except Exception as error:  # what a class makes of such arguments can be any error
         given = f"with {short(arguments)} " if arguments else ""
-        reason = one_line(error)
-        text = f"{short(env_id)} cannot be made {given}for this model: {reason}"
-        raise ValueError(text) from error
+        text = f"{short(env_id)} cannot be made {given}for this model"
+        raise ValueError(f"{text}: {one_line(error)}") from error
     return env
 
 
 def env_arguments(env: Env) -> dict[str, Any]:
-    """What `make_env` makes this environment again with: all but how it is looked at."""
-    arguments = {k: v for k, v in env.spec.kwargs.items() if k != "render_mode"}
+    """The arguments that `env` was made with; ValueError if one cannot be published.
+
+    (Wrappers that were put around it later are not among them: where they change the
+    game, `round_trip` sees another score.)
+    """
+    given = dict(env.spec.kwargs)
+    given.pop("render_mode", None)
     # A lake with desc=None and map_name=None draws a map at random: publish what it drew.
-    if arguments.get("desc") is None and arguments.get("map_name", "4x4") is None:
-        arguments["desc"] = env.unwrapped.desc
-    if arguments.get("desc") is not None:
-        arguments.pop("map_name", None)  # it does not look at the name then
+    if given.get("desc") is None and given.get("map_name", "4x4") is None:
+        given["desc"] = env.unwrapped.desc
+    if given.get("desc") is not None:
+        given.pop("map_name", None)  # it does not look at the name then
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
-        arguments["max_episode_steps"] = limit or -1  # -1: none
-    for name, value in arguments.items():
+        given["max_episode_steps"] = limit or -1  # make() calls it -1, the spec None
+    arguments = {}
+    for name, value in given.items():
         try:
             arguments[name] = plain(value)
         except ValueError as error:
@@ -965,29 +999,21 @@ def env_arguments(env: Env) -> dict[str, Any]:
     return arguments
 
 
-OWN_NAME = "register a game of your own, with its wrappers, under an env_id of its own"
+ADVICE = "register a game of your own, with its wrappers, under an env_id of its own"
 
 
 def with_its_game(model: Model, env: Env) -> Model:
-    """A checked copy of the model that says how its game is made, namely as `env` was.
-
-    A game that no registry knows is packaged under its own name, and says nothing.
-    """
+    """A checked copy of the model, which says how to make its game as `env` was made."""
     model = checked_model(model)
     missing = {"max_steps", "n_eval_episodes", "gamma", "eval_seed"} - model.keys()
     if missing:
         raise ValueError(f"the model lacks {', '.join(sorted(missing))}")
-    if not isinstance(env, gym.Env):
-        raise ValueError("to package a game, make it a gymnasium.Env")
-    check_table(env, model["qtable"])
-    env_id = model["env_id"]
-    if not is_registered(env_id):
-        return model
-    spec_id = env.spec.id if env.spec else None
-    if spec_id not in (env_id, qlearning.OTHER_ID.get(env_id)):
-        made = f"was made as {spec_id}" if spec_id else "was not made by gym.make"
+    env_id, spec = model["env_id"], getattr(env, "spec", None)
+    if spec is None or spec.id not in (env_id, qlearning.OTHER_ID.get(env_id)):
+        made = f"was made as {spec.id}" if spec else "was not made by gym.make"
         text = f"the model is of {env_id}, and the environment {made}"
-        raise ValueError(f"{text}: make it by make_env({env_id!r}), or {OWN_NAME}")
+        raise ValueError(f"{text}: make it by make_env({env_id!r}), or {ADVICE}")
+    check_table(env, model["qtable"])
     arguments = env_arguments(env)
     model["env_kwargs"] = arguments
     if "map_name" in arguments:  # where the course's own code looks for it
@@ -1003,16 +1029,21 @@ def game_name(model: Model) -> str:
     Any other argument is in the name too, since it makes another game.
     """
     name, arguments = model["env_id"], game_arguments(model)
-    if is_registered(name):
-        if "map_name" in arguments:
-            name += f"-{arguments.pop('map_name')}"
-        if arguments.pop("is_slippery", True) is False:
-            name += "-no_slippery"
-        for argument, value in sorted(arguments.items()):
-            name += f"-{argument}"
-            if isinstance(value, (int, float, str)):
-                name += f"={str(value)[:20]}"
-    return "".join(c for c in name if c.isprintable())
+    if "map_name" in arguments:
+        name += f"-{arguments.pop('map_name')}"
+    if arguments.pop("is_slippery", True) is False:
+        name += "-no_slippery"
+    for argument, value in sorted(arguments.items()):
+        name += f"-{argument}"
+        if isinstance(value, (int, float)):
+            name += f"={value}"
+    return str(name)
+
+
+def first_state(env: Env, model: Model, episode: int = 1) -> int:
+    """The state in which one of the scored episodes begins, counted from 1."""
+    state, _ = env.reset(seed=evaluation_seeds(model)[episode - 1])
+    return int(state)
 
 
 # ------------------ Package: all that a push uploads, without a network ---------------
@@ -1027,57 +1058,21 @@ def package_model(
     video_fps: float = 1,
     *,
     repo_id: str | None = None,
+    hub_card: Any = None,
 ) -> Path:
-    """Evaluate, film and describe a model: the folder with its FILES, all or none.
+    """Evaluate, film and describe a model: prints its score, and returns the folder.
 
-    What the owner wrote on this agent's card in the folder stays.
+    All of the FILES are replaced, or none. What the owner wrote on this agent's card, in
+    the folder or on the Hub, stays.
     """
-    folder = Path(folder).expanduser()
-    build_package(model, env, folder, video_fps, repo_id, hub_card=None)
-    return folder
-
-
-def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, float]:
-    """What others get of a model: read from its file, its game made again, and scored.
-
-    ValueError if that is another score than the author's environment gives.
-    """
-    model = load_model(save_model(model, file))
-    mean, std = evaluate_model(env, model)
-    if not is_registered(model["env_id"]):
-        return model, env, mean, std
-    try:
-        env = make_env_from_model(model, render_mode="rgb_array")
-    except ValueError as error:
-        raise ValueError(f"others cannot use this model: {error}; {OWN_NAME}") from None
-    others_mean, others_std = evaluate_model(env, model)
-    same_mean = math.isclose(mean, others_mean, abs_tol=1e-9)
-    if not (same_mean and math.isclose(std, others_std, abs_tol=1e-9)):
-        yours, theirs = (
-            f"{mean:.2f} +/- {std:.2f}",
-            f"{others_mean:.2f} +/- {others_std:.2f}",
-        )
-        text = (
-            f"your environment gives {yours}, the one that others make from this model"
-        )
-        raise ValueError(f"{text} {theirs}: {OWN_NAME}")
-    return model, env, mean, std
-
-
-def build_package(
-    model: Model, env: Env, folder: Path, fps: float, repo_id: str | None, hub_card: Any
-) -> None:
-    """Fill the folder with the FILES, all or none; prints the score that is in them."""
-    model = with_its_game(model, env)
-    check_film(Path("replay.mp4"), fps, env)
-    check_folder(folder)
-    card = kept_card(card_in(folder), hub_card, model)
-    with tempfile.TemporaryDirectory(dir=nearest_folder(folder)) as temporary:
+    folder, model = Path(folder).expanduser(), with_its_game(model, env)
+    old_card = check_package(model, env, folder, video_fps, hub_card)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         new = Path(temporary)
         model, env, mean, std = round_trip(model, env, new / "q-learning.pkl")
         score = f"{mean:.2f} +/- {std:.2f}"
-        model_card(model, env, score, repo_id, card).save(new / "README.md")
-        draw_and_film(model, env, new, fps)
+        model_card(model, env, score, repo_id, old_card).save(new / "README.md")
+        draw_and_film(model, env, new, video_fps)
         params = {name: value for name, value in model.items() if name != "qtable"}
         results = {
             "env_id": model["env_id"],
@@ -1090,30 +1085,51 @@ def build_package(
         }
         (new / "params.json").write_text(json.dumps(params, indent=2), "utf-8")
         (new / "results.json").write_text(json.dumps(results, indent=2), "utf-8")
-        folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:  # only now, when all of them are there
             (new / name).replace(folder / name)
     print(f"Mean_reward={score}")
+    return folder
+
+
+def check_package(
+    model: Model, env: Env, folder: Path, fps: float, hub_card: Any
+) -> Any:
+    """The old card whose words will stay; raises whatever would fail after a training."""
+    check_film(Path("replay.mp4"), fps, env)
+    check_writable(folder)
+    return card_to_keep(card_in(folder), hub_card, model)
+
+
+def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, float]:
+    """What others get: the model read from its file, its game made from it, its score.
+
+    ValueError if that is another score than the author's environment gives.
+    """
+    mean, std = evaluate_model(env, model)
+    their_model = load_model(save_model(model, file))
+    try:
+        their_env = make_env_from_model(their_model, render_mode="rgb_array")
+    except ValueError as error:
+        raise ValueError(f"others cannot use this model: {error}; {ADVICE}") from None
+    their_mean, their_std = evaluate_model(their_env, their_model)
+    if abs(mean - their_mean) > 1e-9 or abs(std - their_std) > 1e-9:
+        yours = f"{mean:.2f} +/- {std:.2f}"
+        theirs = f"{their_mean:.2f} +/- {their_std:.2f}"
+        text = (
+            f"your environment gives {yours}, the one that others make from this model"
+        )
+        raise ValueError(f"{text} {theirs}: {ADVICE}")
+    return their_model, their_env, mean, std
 
 
 def draw_and_film(model: Model, env: Env, folder: Path, fps: float) -> None:
     """Write values.png and replay.mp4, both of the first episode that is scored."""
-    seed, start = evaluation_seeds(model)[0], model.get("initial_value", 0.0)
-    state = int(env.reset(seed=seed)[0])
-    picture = draw_values(env, model["qtable"], state=state, initial_value=start)
+    Qtable, start = model["qtable"], model.get("initial_value", 0.0)
+    state, seed = first_state(env, model), evaluation_seeds(model)[0]
+    picture = draw_values(env, Qtable, state=state, initial_value=start)
     imageio.imwrite(folder / "values.png", picture)
     steps, film = model["max_steps"], folder / "replay.mp4"
-    record_video(env, model["qtable"], film, fps, max_steps=steps, seed=seed)
-
-
-def check_folder(folder: Path) -> None:
-    """OSError if no package can be put into this folder: known before training for it."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file: take a folder")
-    nearest_folder(folder)
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{folder / name} is a folder: take another one")
+    record_video(env, Qtable, film, fps, max_steps=steps, seed=seed)
 
 
 # ------------------ The card ----------------------------------------------------------
@@ -1122,9 +1138,9 @@ CARD = """---
 {metadata}
 ---
 
-# Q-learning agent for {title}
+# Q-learning agent for {game}
 
-This agent plays **{title}** by tabular Q-learning: it has a table with a value for each of
+This agent plays **{game}** by tabular Q-learning: it has a table with a value for each of
 {actions} actions in each of {states} states, and takes the action of the highest value.
 
 ![The values that it has learned](values.png)
@@ -1139,6 +1155,8 @@ This agent plays **{title}** by tabular Q-learning: it has a table with a value 
 |---|---|---|
 {numbers}
 
+{training}
+
 ## Use it
 
 With `qlearning.py` and `hub_utils.py` beside your script{needed}:
@@ -1148,12 +1166,10 @@ With `qlearning.py` and `hub_utils.py` beside your script{needed}:
 from qlearning import evaluate_model
 
 model = {load}("{source}")
-env = {make}
+env = make_env_from_model(model)
 mean, std = evaluate_model(env, model)
 print(f"{{mean:.2f}} +/- {{std:.2f}}")
 ```
-
-{training}
 
 {mark}{words}"""
 
@@ -1162,44 +1178,42 @@ def model_card(
     model: Model, env: Env, score: str, repo_id: str | None, old_card: Any
 ) -> hf.ModelCard:
     """The card: metadata by which the Hub and the course find the model, and the text."""
-    game, is_made = game_name(model), is_registered(model["env_id"])
-    known = qlearning.known_game(env)
     rows = [
         f"| {name} | {model[name]} | {meaning} |"
         for name, (_, meaning) in HYPERPARAMETERS.items()
         if name in model
     ]
-    training, command = (
-        "It was trained with the numbers above.",
-        command_to_train(model),
-    )
-    if command:
-        training = f"These numbers train a table, the same one each time:\n\n```sh\n{command}\n```"
+    if command := command_to_train(model):
+        training = f"To train a table with these numbers:\n\n```sh\n{command}\n```"
+    else:
+        training = "(No recipe of `qlearning.py` has these numbers.)"
+    needed, register = "", ""
+    if not qlearning.known_game(env):
+        needed = ", and the game's own code"
+        register = "import ...  # what registers the game\n"
     text = CARD.format(
-        metadata=metadata(game, score, repo_id, old_card).to_yaml(),
-        title=re.sub(r"[^\w .,:+/-]", lambda c: f"&#{ord(c[0])};", game),  # no Markdown
+        metadata=metadata(model, score, repo_id, old_card).to_yaml(),
+        game=game_name(model),
         actions=len(model["qtable"][0]),
         states=len(model["qtable"]),
-        scores=scores(model, env, score),
+        scores=score_lines(model, env, score),
         numbers="\n".join(rows),
-        needed="" if known else ", and the game's own code",
+        training=training,
+        needed=needed,
+        register=register,
         load="load_from_hub" if repo_id else "load_model",
         source=repo_id or "q-learning.pkl",
-        make="make_env_from_model(model)"
-        if is_made
-        else "...  # by the game's own code",
-        register=""
-        if known or not is_made
-        else "import ...  # what registers the game\n",
-        training=training,
         mark=OWNER_MARK,
         words=owners_words(old_card) or "\n",
     )
     return hf.ModelCard(text)
 
 
-def metadata(game: str, score: str, repo_id: str | None, old: Any) -> hf.ModelCardData:
+def metadata(
+    model: Model, score: str, repo_id: str | None, old_card: Any
+) -> hf.ModelCardData:
     """What the Hub and the course's leaderboard read, and the owner's own metadata."""
+    game = game_name(model)
     result = hf.EvalResult(
         task_type="reinforcement-learning",
         task_name="reinforcement-learning",
@@ -1210,8 +1224,9 @@ def metadata(game: str, score: str, repo_id: str | None, old: Any) -> hf.ModelCa
         metric_value=score,  # the leaderboard splits it at the +/-
     )
     tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
-    kept = old.data.to_dict() if old else {}  # licence, language, the owner's own tags
-    for ours in ("model-index", "model_name", "pipeline_tag"):
+    # What the owner has added: a licence, a language, tags of their own
+    kept = old_card.data.to_dict() if old_card else {}
+    for ours in "model-index", "model_name", "pipeline_tag":
         kept.pop(ours, None)
     tags += [tag for tag in kept.pop("tags", None) or [] if tag not in tags]
     return hf.ModelCardData(
@@ -1223,34 +1238,38 @@ def metadata(game: str, score: str, repo_id: str | None, old: Any) -> hf.ModelCa
     )
 
 
-def scores(model: Model, env: Env, score: str) -> str:
+def score_lines(model: Model, env: Env, score: str) -> str:
     """The measured score, and the exact ones where the game publishes its rules."""
+    steps = model["max_steps"]
     lines = [f"- {score} mean +/- deviation over {model['n_eval_episodes']} episodes"]
-    if is_registered(model["env_id"]):
-        steps = model["max_steps"]
-        with contextlib.suppress(ValueError):  # it publishes none
-            exact = qlearning.exact_score(env, steps, model["qtable"])
-            best = qlearning.exact_score(env, steps)
-            lines.append(f"- {exact:.4f} exact mean of this agent within {steps} steps")
-            lines.append(f"- {best:.4f} exact mean of the best possible play")
+    with contextlib.suppress(ValueError):  # it publishes none
+        exact = qlearning.exact_score(env, steps, model["qtable"])
+        best = qlearning.exact_score(env, steps)
+        lines.append(f"- {exact:.4f} exact mean of this agent within {steps} steps")
+        lines.append(f"- {best:.4f} exact mean of the best possible play")
     return "\n".join(lines)
 
 
 def command_to_train(model: Model) -> str:
-    """The command that trains this very table again, or nothing if no recipe does."""
-    names = [name for name in HYPERPARAMETERS if name != "n_eval_episodes"]
+    """The shortest command that trains with the model's numbers, or nothing.
+
+    (Nothing if no recipe is of its game, or if an option would have to say None.)
+    """
     commands = []
     for recipe_name, recipe in qlearning.RECIPES.items():
         if recipe["env_id"] != model["env_id"]:
             continue
         if recipe["env_kwargs"] != game_arguments(model):
             continue
-        command = f"python hub_utils.py package {recipe_name}"
-        for name in names:
-            if model.get(name) != recipe[name]:
-                command += f" {qlearning.option(name)} {model.get(name)}"
-        if "None" not in command:  # what no option can say
-            commands.append(command)
+        options = {}
+        for name in HYPERPARAMETERS:
+            if name != "n_eval_episodes" and model.get(name) != recipe[name]:
+                options[qlearning.option(name)] = model.get(name)
+        if None not in options.values():
+            texts = [f" {option} {value}" for option, value in options.items()]
+            commands.append(
+                f"python hub_utils.py package {recipe_name}{''.join(texts)}"
+            )
     return min(commands, key=len, default="")
 
 
@@ -1273,7 +1292,7 @@ def owners_words(card: Any) -> str:
     return str(words if mark else f"\n\n{card.text.strip()}\n")
 
 
-def kept_card(local_card: Any, hub_card: Any, model: Model) -> Any:
+def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
     """The card whose words and metadata stay: that on the Hub, or else the local one.
 
     ValueError if words in the folder would get lost: they are not on the Hub, or belong
@@ -1282,7 +1301,8 @@ def kept_card(local_card: Any, hub_card: Any, model: Model) -> Any:
     card = hub_card
     if card is None and local_card and game_name(model) in (local_card.data.tags or []):
         card = local_card
-    if owners_words(local_card).strip() not in owners_words(card):
+    words = owners_words(local_card).strip()
+    if words and words not in owners_words(card):
         text = "the README.md in this folder has words that would get lost"
         raise ValueError(f"{text}: take another folder")
     return card
@@ -1305,9 +1325,10 @@ def push_to_hub(
     Nothing is written on the Hub before all is evaluated, filmed and packaged. What the
     owner wrote on the card there stays.
     """
-    folder, api = Path(local_repo_path).expanduser(), hf.HfApi(token=token)
+    api = hf.HfApi(token=token)
     last_commit, card = fetch_repo(api, repo_id, private)
-    build_package(model, env, folder, video_fps, repo_id, card)
+    how: Any = {"repo_id": repo_id, "hub_card": card}
+    folder = package_model(model, env, local_repo_path, video_fps, **how)
     with hub_errors(repo_id):
         if last_commit is None:
             api.create_repo(repo_id, private=private)
@@ -1323,14 +1344,8 @@ def push_to_hub(
     return url
 
 
-def fetch_repo(
-    api: hf.HfApi, repo_id: str, private: bool | None
-) -> tuple[str | None, Any]:
-    """A repo's last commit and its card, each None if there is no such thing yet.
-
-    Refused here, before any training: a token that can only read, the repo of somebody
-    else, another visibility than the wanted one.
-    """
+def check_token(api: hf.HfApi, repo_id: str) -> None:
+    """PermissionError if the token cannot write to such a repo."""
     with hub_errors(repo_id):
         user = api.whoami()
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -1340,6 +1355,15 @@ def fetch_repo(
     if not slash or owner not in owners:
         raise PermissionError(f"{repo_id} is not NAME/REPO of {' or '.join(owners)}")
 
+
+def fetch_repo(
+    api: hf.HfApi, repo_id: str, private: bool | None
+) -> tuple[str | None, Any]:
+    """A repo's last commit and its card, each None if there is no such thing yet.
+
+    To be called before training: it raises what would make a push fail.
+    """
+    check_token(api, repo_id)
     with hub_errors(repo_id):
         try:
             info = api.model_info(repo_id)
@@ -1350,6 +1374,7 @@ def fetch_repo(
             raise
         card = None
         if "README.md" in [file.rfilename for file in info.siblings or []]:
+            # The client keeps what it downloads in folders that look like the repo.
             path = api.hf_hub_download(repo_id, "README.md", revision=info.sha)
             card = card_in(Path(path).parent)
     if private is not None and private != info.private:
@@ -1359,15 +1384,9 @@ def fetch_repo(
 
 
 # What the client raises when nobody answers: an error of the HTTP library below it, which
-# differs by version. The client's own HTTP error is derived from that library's.
+# is requests in older versions and httpx in newer ones. HfHubHTTPError is derived from it.
 NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
-
-
-def is_offline(error: Exception) -> bool:
-    """Whether nobody answered: the error has no answer of the Hub, and none of a disk."""
-    has_answer = getattr(error, "response", None) is not None
-    return not (has_answer or getattr(error, "errno", None))
 
 
 def load_from_hub(
@@ -1377,21 +1396,15 @@ def load_from_hub(
 
     Without a connection it is the copy of an earlier download, if there is one.
     """
-    api, take_earlier_copy = hf.HfApi(token=token), False
-    with hub_errors(repo_id):
+    api, size = hf.HfApi(token=token), 0
+    # Without a connection the size is not known, and the client looks for a copy itself.
+    with contextlib.suppress(ConnectionError), hub_errors(repo_id):
         url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
-        try:
-            size = api.get_hf_file_metadata(url=url).size or 0
-        except NO_ANSWER as error:
-            if not is_offline(error):
-                raise
-            size, take_earlier_copy = 0, True
-        if size > MAX_BYTES:
-            text = f"{filename} of {repo_id} is too large for a Q-learning model"
-            raise ValueError(text)
-        file = api.hf_hub_download(
-            repo_id, filename, local_files_only=take_earlier_copy
-        )
+        size = api.get_hf_file_metadata(url=url).size or 0
+    if size > MAX_BYTES:
+        raise ValueError(f"{filename} of {repo_id} is too large for a Q-learning model")
+    with hub_errors(repo_id):
+        file = api.hf_hub_download(repo_id, filename)
     return load_model(file)
 
 
@@ -1405,19 +1418,24 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise PermissionError(text) from None
     except errors.RepositoryNotFoundError:
         raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
-    except errors.LocalEntryNotFoundError:  # nor an earlier copy
+    except (
+        errors.LocalEntryNotFoundError
+    ):  # an EntryNotFoundError as well, so before it
         raise ConnectionError(NO_CONNECTION) from None
     except errors.EntryNotFoundError:
         raise FileNotFoundError(f"{repo_id} has no such file") from None
     except NO_ANSWER as error:
-        if is_offline(error):
-            raise ConnectionError(NO_CONNECTION) from None
-        raise  # what the Hub has answered, in the client's words
+        # What the Hub has answered has a response, and what the disk did an errno.
+        was_answered = getattr(error, "response", None) is not None
+        if was_answered or getattr(error, "errno", None):
+            raise
+        raise ConnectionError(NO_CONNECTION) from None
 
 
 # ------------------ The command line --------------------------------------------------
 # What `load` plays and proves at most, whatever a model claims
 MOST_STEPS, MOST_EPISODES, MOST_STATES = 1_000, 1_000, 1_000
+MOST_IN_ALL = 200_000  # steps of all episodes together
 
 
 def load_anywhere(source: str) -> Model:
@@ -1432,10 +1450,11 @@ def load_anywhere(source: str) -> Model:
 def show_model(model: Model) -> None:
     """Print what a model plays and how well, in seconds whatever it claims."""
     env = make_env_from_model(model)
+    # What a model of the course lacks, such as an initial value, is as for the lake.
     model = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
     steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
     seeds = len(model["eval_seed"]) or MOST_EPISODES
-    episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES, 200_000 // steps)
+    episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES, MOST_IN_ALL // steps)
     if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):
         print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
     model |= {"n_eval_episodes": episodes, "max_steps": steps}
@@ -1445,29 +1464,23 @@ def show_model(model: Model) -> None:
     qlearning.show_agent(env, model, proof=len(model["qtable"]) <= MOST_STATES)
 
 
-def film_before(args: argparse.Namespace, recipe: Model, film: Path) -> Env:
-    """The game with its picture; what can be wrong with a film is said before training."""
-    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
-    check_film(film, args.fps, env)
-    return env
-
-
 def record(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and film or draw what it has learned, or film the training."""
     path = Path(args.file).expanduser()
-    is_picture = path.suffix.lower() == ".png"
-    env = film_before(args, recipe, Path("replay.mp4") if is_picture else path)
-    nearest_folder(path.parent)
+    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    is_picture = path.suffix.lower() == ".png" and not args.learning
+    if not is_picture:
+        check_film(path, args.fps, env)
+    check_writable(path.parent)
     if args.learning:
         record_learning(recipe, path, args.fps)
         print(path)
         return
-    Qtable, start = qlearning.learn(env, recipe), recipe["initial_value"]
-    model = recipe | {"qtable": Qtable}
-    seed = evaluation_seeds(model)[args.show_episode - 1]
+
+    Qtable = qlearning.learn(env, recipe)
+    model, start = recipe | {"qtable": Qtable}, recipe["initial_value"]
     if is_picture:
-        state = int(env.reset(seed=seed)[0])
-        path.parent.mkdir(parents=True, exist_ok=True)
+        state = first_state(env, model, args.show_episode)
         picture = draw_values(env, Qtable, state=state, initial_value=start)
         imageio.imwrite(path, picture)
     else:
@@ -1477,7 +1490,7 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
             path,
             args.fps,
             max_steps=model["max_steps"],
-            seed=seed,
+            seed=evaluation_seeds(model)[args.show_episode - 1],
             values=args.values,
             initial_value=start,
         )
@@ -1488,9 +1501,8 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
 def package(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and build all that a push would upload."""
     folder = Path(args.folder).expanduser()
-    env = film_before(args, recipe, Path("replay.mp4"))
-    check_folder(folder)
-    kept_card(card_in(folder), None, recipe)
+    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    check_package(recipe, env, folder, args.fps, hub_card=None)
     model = recipe | {"qtable": qlearning.learn(env, recipe)}
     print(package_model(model, env, folder, args.fps))
 
@@ -1498,10 +1510,9 @@ def package(args: argparse.Namespace, recipe: Model) -> None:
 def push(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and upload it to the Hugging Face Hub."""
     folder = Path(args.folder).expanduser()
-    env = film_before(args, recipe, Path("replay.mp4"))
-    check_folder(folder)
+    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
     _, hub_card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
-    kept_card(card_in(folder), hub_card, recipe)
+    check_package(recipe, env, folder, args.fps, hub_card)
     model = recipe | {"qtable": qlearning.learn(env, recipe)}
     push_to_hub(args.repo_id, model, env, args.fps, folder, private=args.private)
 
@@ -1515,23 +1526,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = add_command(commands, record, argv)
     options.add_argument("file", help="a film .mp4 or .gif, or a picture .png")
-    options.add_argument("--learning", action="store_true", help="film the training")
-    options.add_argument("--values", action="store_true", help="film the Q-values too")
+    films = options.add_mutually_exclusive_group()
+    films.add_argument("--learning", action="store_true", help="film the training")
+    films.add_argument("--values", action="store_true", help="film the Q-values too")
     qlearning.add_show_episode(options)
 
+    where = "where to build it (hub)"
     options = add_command(commands, package, argv)
-    text = "where to build it (hub)"
-    options.add_argument("--folder", default="hub", metavar="FOLDER", help=text)
+    options.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
 
     options = add_command(commands, push, argv)
-    options.add_argument("--folder", default="hub", metavar="FOLDER", help=text)
+    options.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
     options.add_argument("--repo-id", required=True, metavar="NAME/REPO")
     # None if it is not given: a new repo is then what your account has as default.
-    text = "for you alone"
-    options.add_argument("--private", action="store_const", const=True, help=text)
+    options.add_argument(
+        "--private", action="store_const", const=True, help="for you alone"
+    )
 
-    text = "Load a model from a repo, a folder or a file, evaluate and show it."
-    options = commands.add_parser("load", help=text, description=text)
+    about = "Load a model from a repo, a folder or a file, evaluate and show it."
+    options = commands.add_parser("load", help=about, description=about)
     options.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
 
     args = parser.parse_args(argv)

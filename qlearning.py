@@ -3,9 +3,10 @@
     python qlearning.py            learn to cross a frozen lake, compare with the exact answer
     python qlearning.py --list     the other games
 
-Down to the line "The algorithm ends here" it is complete, and it needs no package; all
-the rest only shows what was learned, and compares it. [book]: Sutton & Barto, 2nd edition; [course]:
-Hugging Face Deep RL Course, Unit 2. The words, each with one meaning:
+Down to the line "The algorithm ends here" it is complete, and it needs no package (with
+tqdm it shows a progress bar). All the rest shows what was learned, and compares it.
+[book]: Sutton & Barto, 2nd edition; [course]: Hugging Face Deep RL Course, Unit 2.
+The words, each with one meaning:
 
     state s, action a, reward r, new_state s'    one step of an episode
     terminated       the game itself is over: nothing follows, the future is worth 0
@@ -131,8 +132,13 @@ def exponential_decay(
 ) -> float:
     """minimum + (maximum - minimum) e^(-decay_rate * episode). [course]
 
-    >>> exponential_decay(0, minimum=0.05, maximum=1.0, decay_rate=0.0005)
+    So epsilon decays, and alpha if that is wanted: quickly at first, then more slowly.
+
+    >>> for episode in (0, 1000, 10_000):
+    ...     print(round(exponential_decay(episode, 0.05, 1.0, decay_rate=0.0005), 4))
     1.0
+    0.6262
+    0.0564
     """
     return minimum + (maximum - minimum) * math.exp(-decay_rate * episode)
 
@@ -157,10 +163,12 @@ def td_update(
     >>> td_update(Qtable, state=0, action=1, reward=0, new_state=1,
     ...           learning_rate=1, gamma=0.95)
     0.95
+    >>> td_update(Qtable, state=0, action=1, reward=1, new_state=1,
+    ...           learning_rate=1, gamma=0.95, terminated=True)
+    1.0
     """
-    best_next_value = (
-        0.0 if terminated else max(Qtable[new_state])
-    )  # an end has no future
+    # Nothing follows an end.
+    best_next_value = 0.0 if terminated else max(Qtable[new_state])
     td_target = reward + gamma * best_next_value
     td_error = td_target - Qtable[state][action]
     Qtable[state][action] += learning_rate * td_error
@@ -188,23 +196,24 @@ def train(
     like epsilon, otherwise it stays. The same `seed` gives the same table, bit for bit.
     After each episode `on_episode(episode, epsilon, steps, score)` is called.
     """
+    # Without a minimum alpha "decays" from learning_rate to learning_rate: it stays.
     low_alpha = learning_rate if min_learning_rate is None else min_learning_rate
     # Refuse the usual mistakes (the checks stand below)
     check_table(env, Qtable)
     check_counts(n_training_episodes, max_steps)
-    check_shares(min_epsilon, max_epsilon, low_alpha, learning_rate, gamma)
+    check_rates(min_epsilon, max_epsilon, low_alpha, learning_rate, gamma)
     rng = random.Random(seed)
 
     for episode in progress_bar(range(n_training_episodes)):
         epsilon = exponential_decay(episode, min_epsilon, max_epsilon, decay_rate)
-        # Where low_alpha is learning_rate, alpha stays as it is.
         alpha = exponential_decay(episode, low_alpha, learning_rate, decay_rate)
         # Seeded once: the same seed at every reset would repeat the same random numbers.
         state, _ = env.reset(seed=seed if episode == 0 else None)
         check_state(state, Qtable)
         score = 0.0
 
-        for step in range(1, max_steps + 1):  # running out of steps is a truncation too
+        # To run out of steps is to be truncated.
+        for step in range(1, max_steps + 1):
             # Step 2: choose an action
             action = epsilon_greedy_policy(Qtable, state, epsilon, rng)
             # Step 3: take it and observe
@@ -253,7 +262,7 @@ def evaluate_agent(
 ) -> tuple[float, float]:
     """Mean and (population) standard deviation of the greedy policy's scores. [course]
 
-    `seed` holds one reset seed for each episode, or nothing.
+    `seed` holds one reset seed for each episode, or nothing: then nothing is seeded.
     """
     check_table(env, Q)
     check_counts(n_eval_episodes, max_steps)
@@ -262,8 +271,10 @@ def evaluate_agent(
     scores = []
     for episode in range(n_eval_episodes):
         state, _ = env.reset(seed=int(seed[episode]) if len(seed) else None)
-        steps = rollout(env, Q, state, max_steps)  # played while sum asks for them
-        scores.append(sum(reward for _, _, reward, _, _ in steps))
+        score = 0.0
+        for _, _, reward, _, _ in rollout(env, Q, state, max_steps):
+            score += reward
+        scores.append(score)
     return statistics.fmean(scores), statistics.pstdev(scores)
 
 
@@ -271,7 +282,7 @@ def evaluate_agent(
 def table_size(env: "Env") -> tuple[int, int]:
     """How many states and actions there are; ValueError unless they count from 0."""
     for space in (env.observation_space, env.action_space):
-        if not (hasattr(space, "n") and getattr(space, "start", None) == 0):
+        if getattr(space, "start", None) != 0:  # only Discrete spaces have a start
             raise ValueError(
                 f"states and actions must be numbered from 0, unlike {space}: a wrapper "
                 "can number them (see section 8 of README.md)"
@@ -285,8 +296,7 @@ def check_table(env: "Env", Qtable: list[list[float]]) -> None:
     rows = list(Qtable)
     if len(rows) != states or any(len(row) != actions for row in rows):
         raise ValueError(f"this environment needs a Q-table of {states} x {actions}")
-    different_rows = {id(row) for row in rows}  # of [[0.0] * 2] * 3 there is only one
-    if len(different_rows) < states:
+    if states > 1 and rows[0] is rows[-1]:  # [[0.0] * 2] * 3 is one row, three times
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
     dtype = getattr(rows[0], "dtype", None)  # only NumPy's rows have one
     if dtype is not None and "float" not in str(dtype):
@@ -301,10 +311,10 @@ def check_counts(n_episodes: int, max_steps: int) -> None:
         )
 
 
-def check_shares(
+def check_rates(
     min_epsilon: float, max_epsilon: float, min_alpha: float, alpha: float, gamma: float
 ) -> None:
-    """ValueError unless both decays stay from 0 to 1, and gamma is there too."""
+    """ValueError unless all are from 0 to 1, and no minimum is above its maximum."""
     if not 0 <= min_epsilon <= max_epsilon <= 1:
         raise ValueError(f"epsilon cannot go from {max_epsilon} down to {min_epsilon}")
     if not 0 < min_alpha <= alpha <= 1:
@@ -325,9 +335,9 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return items
-    in_notebook = "ipykernel" in sys.modules
-    # False always shows the bar, None only in a terminal: nothing goes into a pipe.
-    return tqdm(items, unit=unit, disable=False if in_notebook else None)
+    if "ipykernel" in sys.modules:  # a notebook
+        return tqdm(items, unit=unit)
+    return tqdm(items, unit=unit, disable=None)  # None: only in a terminal, in no pipe
 
 
 # ================== The algorithm ends here: copy down to here ========================
@@ -431,16 +441,18 @@ def step_limit(env: Env, max_steps: int) -> int:
 def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
     """The score to expect of a greedy policy, computed from the rules and not sampled.
 
-    Without a table: of the best possible play, which may count the steps that are left.
+    Without a table: of the best possible play, which may count the steps that are left
+    (near the end of an episode another action may be the best one).
     """
     P, starts = rules(env)
-    V = [0.0] * len(starts)  # what is still to come with 0, then 1, 2, ... steps left
+    # V(s) is the score still to come with 0 steps left, then with 1, 2, ... steps left.
+    V = [0.0] * len(starts)
     for _ in range(step_limit(env, max_steps)):
-        Q = bellman_backup(P, V, gamma=1)
+        worth = bellman_backup(P, V, gamma=1)  # of each action in each state
         if Qtable is None:
-            new_V = [max(row) for row in Q]
+            new_V = [max(row) for row in worth]
         else:
-            new_V = [row[argmax(Qtable[state])] for state, row in enumerate(Q)]
+            new_V = [row[argmax(Qtable[state])] for state, row in enumerate(worth)]
         if new_V == V:  # then more steps change nothing
             break
         V = new_V
@@ -549,7 +561,8 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     if Qtable is None:
         Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
     numbers = {name: recipe[name] for name in HYPERPARAMETERS}
-    del numbers["initial_value"], numbers["n_eval_episodes"]  # the others are train's
+    numbers.pop("initial_value")  # it is in the table
+    numbers.pop("n_eval_episodes")  # for later
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
@@ -611,7 +624,10 @@ def action_names(env: Env) -> list[str]:
 
 
 def state_name(env: Env, state: int) -> str:
-    """The number of a state; with what it stands for, of a taxi or by `state_name`."""
+    """How a state is called: 12, or for a taxi 328 (3,1) Y to R.
+
+    Your own game may have a method `state_name(state)`.
+    """
     game = game_of(env)
     if known_game(env) == "taxi":
         row, column, passenger, destination = game.decode(state)
@@ -735,7 +751,7 @@ class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):
     """The same environment, which keeps the steps of the current episode in `steps`."""
 
     def reset(self, **options: Any) -> Any:
-        self.steps: list[Step] = []  # a new list: somebody may have kept the last one
+        self.steps: list[Step] = []  # a new list: `tell_story` keeps the last one
         self.state, info = self.env.reset(**options)
         return self.state, info
 
@@ -795,9 +811,9 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     with contextlib.suppress(ValueError):  # without rules there are no bars
         best = exact_score(env, max_steps)
     if best:
-        other = "no bar: 0 or less" if best > 0 else "20 signs: twice that cost"
+        other = "no bar: 0 or less" if best > 0 else "20: twice the cost"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
-    print("episodes  epsilon  mean score since the line above, exploring included")
+    print("episodes  epsilon  mean score since the line above, random steps included")
     # For 10,000 episodes 20, 40, 79, ... 5000, 10000: each about twice the one before
     ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
     for start, end in zip([0, *ends], ends):
@@ -808,7 +824,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
 
 
 def bar_length(score: float, best: float) -> int:
-    """How long the bar of a score is: 40 for the best possible one, 0 below 0 of that."""
+    """How long the bar of a score is: 40 for the best possible one."""
     if best > 0:
         return round(40 * max(0.0, min(1.0, score / best)))
     if best < 0 and score < 0:  # costs: the larger one is worse
@@ -824,8 +840,9 @@ class Update(NamedTuple):
     state: int
     action: int
     reward: float
+    new_state: int
     terminated: bool
-    next_value: float
+    next_value: float  # max Q(s',a'), or 0 after an end
     old: float
     new: float
 
@@ -833,7 +850,10 @@ class Update(NamedTuple):
 def replayed_updates(
     recipe: Recipe, Qtable: Table, episodes: list[list[Step]]
 ) -> Iterator[Update]:
-    """Each update of these episodes, made once more in a new Qtable: the same numbers."""
+    """Each update of these episodes, made once more in a new Qtable: the same numbers.
+
+    (`train` says nothing about single updates, so that it stays short.)
+    """
     gamma, high, low = (
         recipe["gamma"],
         recipe["learning_rate"],
@@ -845,15 +865,15 @@ def replayed_updates(
         for state, action, reward, new_state, terminated in steps:
             old = Qtable[state][action]
             next_value = 0.0 if terminated else max(Qtable[new_state])
-            td_update(
-                Qtable, state, action, reward, new_state, alpha, gamma, terminated
-            )
+            numbers = {"learning_rate": alpha, "gamma": gamma, "terminated": terminated}
+            td_update(Qtable, state, action, reward, new_state, **numbers)
             yield Update(
                 episode=episode,
                 alpha=alpha,
                 state=state,
                 action=action,
                 reward=reward,
+                new_state=new_state,
                 terminated=terminated,
                 next_value=next_value,
                 old=old,
@@ -874,7 +894,8 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     for u in replayed_updates(recipe, Qtable, episodes):
         if u.new == u.old:
             continue
-        if len(lessons) == 1 and u.next_value in (0, start):
+        is_second = len(lessons) == 1
+        if is_second and u.next_value in (0, start):  # nothing was learned of s'
             continue
         name, lesson = state_name(env, u.state), lessons.pop(0)
         print(f"\nEpisode {u.episode + 1}, state {name}, {lesson}:")
@@ -884,7 +905,9 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
             end="",
         )
         print(f"({target} - {text(u.old)}) = {u.new:.4g}")
-        if not lessons:
+        if is_second:
+            name = state_name(env, u.new_state)
+            print(f"  where {u.next_value:.4g} was the best value of s', state {name}")
             return
 
 
@@ -976,7 +999,7 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
             continue
         expected = Qtable[state][action]
         target = reward + gamma * (0.0 if terminated else max(Qtable[new_state]))
-        error = target - expected
+        error = round(target, 4) - round(expected, 4)  # of the numbers as printed
         name = state_name(env, state)[:19]
         print(f"{i:>4} {name:<19} {names[action][:8]:<8}{reward:>8g}", end="")
         print(f"{number(expected):>9}{number(target):>10}", end="")
@@ -1010,6 +1033,7 @@ def how_it_ended(env: Env, steps: list[Step]) -> str:
     return ends.get(letter, "it ended")
 
 
+# ------------------ The proof: the learned table beside the exact one -----------------
 class Comparison(NamedTuple):
     """How far a table is from the exact one."""
 
@@ -1052,19 +1076,15 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
         where = f"in states such as {states}" if states else "where it learned nothing"
         return f"The agent scores {missing:.4f} less than the exact table, {where}."
-    if max(found.gaps) < 5e-9:
-        text = "All that was learned is exact."
-    else:
-        text = (
-            "The agent plays as well as the exact table; the values of actions that it "
-        )
-        text += "rarely tried are not exact."
+    text = "All that was learned is exact."
+    if max(found.gaps) >= 5e-9:
+        text = "The agent plays as well as the exact table. Not all of its values are exact: "
+        text += "some actions are rarely tried, and luck never quite averages out."
     if found.agent_score > found.best_score - 1e-9:
         return f"{text} No play can score more."
-    text += (
-        " The best possible play may need another gamma, another one of equally good"
-    )
-    return f"{text} actions, or to count the steps that are left."
+    gamma, n_steps = model["gamma"], step_limit(env, model["max_steps"])
+    text += f" The exact table is for gamma={gamma:g} and endless time; the score counts no "
+    return f"{text}gamma and ends after {n_steps} steps, so other play can score more."
 
 
 def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
@@ -1144,7 +1164,7 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     try:
         check_counts(r["n_training_episodes"], r["max_steps"])
         check_counts(r["n_eval_episodes"], r["max_steps"])
-        check_shares(r["min_epsilon"], r["max_epsilon"], low_alpha, alpha, r["gamma"])
+        check_rates(r["min_epsilon"], r["max_epsilon"], low_alpha, alpha, r["gamma"])
     except ValueError as error:
         parser.error(str(error))
     episodes, seeds = r["n_eval_episodes"], len(r["eval_seed"])

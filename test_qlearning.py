@@ -30,14 +30,11 @@ step into a hole H is worth 0. Training is told nothing of this, and ends with t
 
     python -m pytest                                            everything, 1-2 minutes
     python -m pytest test_qlearning.py::test_update_by_hand     one of them
-    python test_qlearning.py --results     README's table of results anew, some minutes
-    python test_qlearning.py --pictures    README's pictures anew
 
 A beginner may stop reading at "The recipes and the story": down to there is a test for
 every line of the algorithm. Below are the story's words, pictures, pickles and the Hub.
 """
 
-import argparse
 import ast
 import base64
 import contextlib
@@ -54,6 +51,7 @@ import os
 import pickle
 import random
 import re
+import runpy
 import shutil
 import signal
 import statistics
@@ -62,7 +60,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -135,12 +133,6 @@ def test_training_finds_all_64_values(lake, learned):
     assert learned[6][DOWN] == pytest.approx(0.9025, abs=5e-9), "two steps before it"
     assert [[round(q, 8) for q in row] for row in learned] == GOLDEN
     assert evaluate_agent(lake, 99, 100, learned, []) == (1.0, 0.0)
-
-
-def test_every_step_away_from_the_goal_costs_five_percent():
-    for waiting, states in enumerate(([14], [10, 13], [6, 9], [2, 8], [1, 3, 4], [0])):
-        for state in states:
-            assert max(GOLDEN[state]) == pytest.approx(1 * 0.95**waiting, abs=5e-9)
 
 
 # ------------------ What is a state worth? --------------------------------------------
@@ -373,17 +365,22 @@ def test_evaluation_gives_mean_and_population_deviation_of_scores():
     seeds = gym.spaces.MultiDiscrete([8]).nvec  # NumPy's whole numbers
     assert evaluate_agent(env, 9, 1, table, seeds) == (6.0, 0.0)
     assert env.seeds == [None, None, 8] and type(env.seeds[2]) is int
+    with pytest.raises(ValueError, match="^2 episodes, but only 1 seeds$"):
+        evaluate_agent(env, 9, 2, table, seeds)
     endless = Script(*[(0, 1.0, False, False)] * 50)
     assert evaluate_agent(endless, 20, 2, table, []) == (20.0, 0.0), "max_steps is 20"
 
 
 # ------------------ Common mistakes: one sentence, before anything is changed ---------
+SIZES = "this environment needs a Q-table of 3 x 2"
+
+
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        (array(4, 2), "this environment needs a Q-table of 3 x 2"),
-        ([[0.0], [0.0] * 2, [0.0] * 2], "this environment needs a Q-table of 3 x 2"),
-        ([], "this environment needs a Q-table of 3 x 2"),
+        (array(4, 2), SIZES),
+        ([[0.0], [0.0] * 2, [0.0] * 2], SIZES),
+        ([], SIZES),
         (array(3, 2, "int64"), "an array of whole numbers rounds every update"),
         (
             [[0.0] * 2] * 3,
@@ -400,14 +397,14 @@ def test_a_table_that_does_not_fit_is_refused(table, sentence):
     assert env.seeds == [], "the environment was reset"
 
 
+COUNTS = "episodes and max_steps must be 1 or more, not"
+
+
 @pytest.mark.parametrize(
     ("numbers", "sentence"),
     [
-        (
-            {"n_training_episodes": 0},
-            "episodes and max_steps must be 1 or more, not 0 and 9",
-        ),
-        ({"max_steps": 0}, "episodes and max_steps must be 1 or more, not 1 and 0"),
+        ({"n_training_episodes": 0}, f"{COUNTS} 0 and 9"),
+        ({"max_steps": 0}, f"{COUNTS} 1 and 0"),
         ({"min_epsilon": -0.1}, "epsilon cannot go from 0.5 down to -0.1"),
         ({"min_epsilon": 0.6}, "epsilon cannot go from 0.5 down to 0.6"),
         ({"max_epsilon": 1.1}, "epsilon cannot go from 1.1 down to 0"),
@@ -444,27 +441,12 @@ def test_a_state_without_a_row_ends_learning_and_evaluation(state):
 
 
 def test_states_and_actions_must_be_numbered():
-    spaces = gym.spaces.Discrete(3, start=1), gym.spaces.MultiBinary(2)
-    for kind, space in itertools.product(["observation", "action"], spaces):
-        env = Script()
-        setattr(env, f"{kind}_space", space)
-        with pytest.raises(
-            ValueError, match="must be numbered from 0, unlike (Multi|Di)"
-        ):
-            taught(env, [])
-
-
-@pytest.mark.parametrize(
-    ("steps", "episodes", "seeds", "sentence"),
-    [
-        (9, 2, [7], "2 episodes, but only 1 seeds"),
-        (0, 1, [], "episodes and max_steps must be 1 or more, not 1 and 0"),
-        (9, 0, [], "episodes and max_steps must be 1 or more, not 0 and 9"),
-    ],
-)
-def test_evaluations_that_cannot_be(steps, episodes, seeds, sentence):
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
-        evaluate_agent(Script(), steps, episodes, initialize_q_table(3, 2), seeds)
+    for space in gym.spaces.Discrete(3, start=1), gym.spaces.MultiBinary(2):
+        for kind in "observation_space", "action_space":
+            env = Script()
+            setattr(env, kind, space)
+            with pytest.raises(ValueError, match="must be numbered from 0, unlike "):
+                taught(env, [])
 
 
 # ------------------ Copying: the algorithm stands alone, and fits in elsewhere --------
@@ -511,13 +493,6 @@ print(*evaluate_agent(env, 99, 100, table, []), [[round(q, 8) for q in r] for r 
 """
     done = command("-c", only_gymnasium(code), cwd=tmp_path)
     assert (done.stderr, done.stdout) == ("", f"1.0 0.0 {GOLDEN}\n")
-
-
-def test_nothing_above_the_cut_uses_what_stands_below_it():
-    used = {n.id for n in ast.walk(ast.parse(ABOVE)) if isinstance(n, ast.Name)}
-    made = set(re.findall(r"^(?:def |class )?(\w+)(?=:| =|\()", BELOW, re.MULTILINE))
-    assert {"RECIPES", "HYPERPARAMETERS", "exact_score", "StepRecorder"} <= made
-    assert used.isdisjoint(made)
 
 
 def test_no_file_imports_numpy():
@@ -637,9 +612,7 @@ def test_exact_answers_by_hand():
     assert [*table[0], *table[1]] == pytest.approx([best, 0.5 * best, 4, 0])
     assert exact_score(env, 3) == 0.25 * 4 + 0.75 * (8 + 2 + 2)
     assert exact_score(env, 3, [[0, 1], [0, 0]]) == 0, "it waits in state 0"
-    with pytest.raises(
-        ValueError, match="never settle at gamma=1: take a smaller gamma"
-    ):
+    with pytest.raises(ValueError, match="never settle at gamma=1: take a smaller"):
         value_iteration(env, 1)
 
 
@@ -740,11 +713,10 @@ NO_RULES = {
 
 @pytest.mark.parametrize("env", NO_RULES.values(), ids=NO_RULES.keys())
 def test_exact_answers_are_claimed_only_for_the_rules_of_these_states(env):
-    for answer in (lambda: value_iteration(env, 0.9), lambda: exact_score(env, 9)):
-        with pytest.raises(
-            ValueError, match="publishes no rules .P and initial_state_distrib. for its"
-        ):
-            answer()
+    sentence = "publishes no rules .P and initial_state_distrib. for its"
+    for answer in value_iteration, exact_score:
+        with pytest.raises(ValueError, match=sentence):
+            answer(env, 1)
     assert qlearning.map_of(env) == [] and qlearning.known_game(env) == ""
 
 
@@ -788,13 +760,18 @@ def test_games_of_ones_own_are_known_by_what_they_say():
     assert qlearning.action_names(other) == ["action0", "action1"]
     assert qlearning.state_name(other, 2) == "2"
     for own.map_rows in ("SFF", "G"), ("SFF", "FFG"):
-        assert qlearning.map_of(own) == [], "a place for each state, rows of one length"
+        with pytest.raises(
+            ValueError, match="even rows, a letter for each of 4 states"
+        ):
+            qlearning.map_of(own)
 
 
 def test_a_map_that_is_too_large_to_look_at_is_none():
     for size, rows in (13, 13), (14, 0):
         desc = ["S" + "F" * (size - 1)] * size
         assert len(qlearning.map_of(make_env("FrozenLake-v1", desc=desc))) == rows
+    with pytest.raises(ValueError, match="no map: show_table prints its Q-table"):
+        qlearning.draw_policy(Script(*WALK), {"qtable": initialize_q_table(3, 2)})
 
 
 # ------------------ The recipes and the story -----------------------------------------
@@ -811,19 +788,13 @@ def test_numbers_of_the_course_to_the_letter():
     assert sum(place * seed for place, seed in enumerate(seeds)) == 403_242
 
 
-@pytest.mark.parametrize(
-    "ids", [("Taxi-v3", "Taxi-v4"), ("CliffWalking-v0", "CliffWalking-v1")]
-)
-def test_retired_ids_give_the_same_game_and_say_so_once(ids, capsys):
-    qlearning.print_once.cache_clear()
-    games = [make_env(env_id) for env_id in ids for _ in range(2)]
-    assert all(env.unwrapped.P == games[0].unwrapped.P for env in games)
-    retired = [env_id for env_id in ids if env_id not in gym.registry]
-    notes = capsys.readouterr().err.splitlines()
-    assert [note.split()[1] for note in notes] == retired
+@pytest.mark.parametrize("ids", qlearning.OTHER_ID.items())
+def test_a_game_that_was_renamed_is_made_by_either_name(ids):
+    one, other = (make_env(env_id) for env_id in ids)
+    assert one.unwrapped.P == other.unwrapped.P
 
 
-def test_a_game_with_options_is_not_made_under_another_id():
+def test_a_game_with_options_is_not_made_under_another_name():
     retired = next(id for id in ("Taxi-v3", "Taxi-v4") if id not in gym.registry)
     with pytest.raises(gym.error.Error):
         make_env(retired, is_rainy=True)
@@ -852,43 +823,15 @@ def holds(told, transcript):
 
 # How an agent that never explored ends: with a table that knows next to nothing.
 SHORT = ("frozenlake", "--episodes", "1", "--max-epsilon", "0", "--min-epsilon", "0")
-TOLD = [
+TOLD = [  # a recipe, and lines of its story
     (
         (),
         """
-A full bar (40) is the best possible score, 1.00; half a bar: half of it
-episodes  epsilon  mean score since the line above, exploring included
+A bar of 40 signs is the best possible score, 1.00; no bar: 0 or less.
+episodes  epsilon  mean score since the line above, random steps included
       20    0.991       0.00
 ...
     2500    0.322       0.50  ████████████████████
-    5000    0.128       0.77  ███████████████████████████████
-   10000    0.056       0.92  █████████████████████████████████████
-
-FIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)
-
-Episode 43, state 14, the first value that changes:
-  Q(14, RIGHT) = 0 + 0.7 * (1 + 0.95 * 0 - 0) = 0.7
-
-Episode 82, state 10, the first built on a learned value:
-  Q(10, DOWN) = 0 + 0.7 * (0 + 0.95 * 0.7 - 0) = 0.4655
-
-HOW VALUE SPREADS: V(s) in episode 43, goal reached 1x
-       .       .       .       .
-       .       H       .       H
-       .       .       .       H
-       H       .   0.700       G
-...
-HOW VALUE SPREADS: V(s) in episode 247, goal reached 10x
-   0.772   0.813   0.856   0.812
-...
-14                     0.9025     0.9500     1.0000*    0.9025
-15                          .
-
-THE POLICY: the greedy actions, with V(s), the value of the best one
-  ↓0.774  →0.815  ↓0.857  ←0.815
-  ↓0.815       H  ↓0.902       H
-  →0.857  ↓0.902  ↓0.950       H
-       H  →0.950  →1.000       G
 ...
    6 14                  RIGHT          1   1.0000    1.0000   +0.0000
 After 6 steps the goal is reached. Score 1.
@@ -897,21 +840,12 @@ The route, with the step that first reached a place:
        1       H       F       H
        2       3       F       H
        H       4       5       6
-
-THE SCORE: 100 greedy episodes, mean +/- standard deviation
-Mean_reward=1.00 +/- 0.00
-
-THE PROOF: beside the exact table, solved from the game's own rules
-States whose row has changed: 11 of 16
-Their Q-values that are exact to 8 decimals: 44 of 44
-Q-values of ends, still as at the start: 20 of 20
-States where the greedy action is a best one: 11 of 11
-Mean_reward of the exact table, same episodes: 1.00 +/- 0.00
-Expected score in 99 steps, by the rules:
-  agent 1.0000, exact table 1.0000, best possible play 1.0000
-VERDICT: All that was learned is exact. (With a table that starts at 0, an
-update that ignores `terminated` looks the same; --initial-value 1 shows the
-difference.)
+...
+Q-values of ends, which must stay as at the start: 20 of 20
+...
+VERDICT: All that was learned is exact. No play can score more.
+Try --initial-value 1: in a table that starts at 0 an update that ignores
+`terminated` would look the same.
 
 65,565 environment steps in N seconds.
 """,
@@ -925,9 +859,10 @@ Slippery: a step may go to one side of where it was meant to go.
 Their Q-values that are exact to 8 decimals: 0 of 44
 Mean distance of these Q-values from the exact ones: 0.0204
 ...
-VERDICT: The agent plays as well as the exact table. That is the best for
-gamma=0.99; play that counts the steps left, or looks farther ahead, can be
-better still.
+VERDICT: The agent plays as well as the exact table. Not all of its values are
+exact: some actions are rarely tried, and luck never quite averages out. The
+exact table is for gamma=0.99 and endless time; the score counts no gamma and
+ends after 99 steps, so other play can score more.
 """,
     ),
     (
@@ -945,13 +880,15 @@ The route, with the step that first reached a place:
 Mean_reward=7.56 +/- 2.71
 mean - std = 4.85 (4.5 or more passes the course)
 ...
-VERDICT: The agent plays as well as possible, though not all values are exact.
+VERDICT: The agent plays as well as the exact table. Not all of its values are
+exact: some actions are rarely tried, and luck never quite averages out. No
+play can score more.
 """,
     ),
     (
         ("cliffwalking",),
         """
-A full bar (40) is the best possible score, -13.00; half a bar: twice that cost
+A bar of 40 signs is the best possible score, -13.00; 20: twice the cost.
 ...
      500    0.056     -34.43  ███████████████
 ...
@@ -973,17 +910,14 @@ VERDICT: Nothing was learned: no reward has reached the table.
 
 
 @pytest.mark.parametrize(("arguments", "transcript"), TOLD, ids=range(len(TOLD)))
-def test_the_story_tells_what_happened(arguments, transcript):
-    assert holds(story(*arguments), transcript), story(*arguments)
-
-
-@pytest.mark.parametrize("arguments", [arguments for arguments, _ in TOLD])
-def test_no_line_is_wider_than_a_terminal(arguments):
-    assert [line for line in story(*arguments).splitlines() if len(line) > 79] == []
+def test_the_story_tells_what_happened_in_79_columns(arguments, transcript):
+    told = story(*arguments)
+    assert holds(told, transcript), told
+    assert [line for line in told.splitlines() if len(line) > 79] == []
 
 
 def shown(env, model, episode=1):
-    """What `show_agent` prints of a model."""
+    """What the story says of a world and of a model."""
     model = RECIPES["frozenlake"] | {"env_id": "Own-v0", "env_kwargs": {}} | model
     with contextlib.redirect_stdout(io.StringIO()) as out:
         qlearning.show_world(env, model)
@@ -991,16 +925,10 @@ def shown(env, model, episode=1):
     return out.getvalue()
 
 
-def test_numpys_table_and_a_model_without_its_start_are_shown_alike(lake, learned):
+def test_an_array_is_shown_like_a_list(lake, learned):
     numpys = array(16, 4)
     numpys[:] = learned
-    model = RECIPES["frozenlake"] | {"qtable": learned}
-    assert shown(lake, model | {"qtable": numpys}) == shown(lake, model)
-    del model["initial_value"]
-    model |= {"env_id": "Own-v0", "env_kwargs": {}}
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        qlearning.show_agent(lake, model)
-    assert out.getvalue() in shown(lake, model | {"initial_value": 0.0})
+    assert shown(lake, {"qtable": numpys}) == shown(lake, {"qtable": learned})
 
 
 def edited(table, *cells):
@@ -1011,19 +939,22 @@ def edited(table, *cells):
     return table
 
 
+EXACT, AS_WELL = (
+    "All that was learned is exact.",
+    "plays as well as the exact table. Not",
+)
+
+
 @pytest.mark.parametrize(
     ("cells", "start", "sentence"),
     [
-        (
-            [(14, UP, 2.0)],
-            0.0,
-            "less than the exact table, in states such as 14.",
-        ),
-        ([(14, UP, 0.5)], 0.0, "plays as well as possible, though not all values are"),
-        ([], 1.0, "All that was learned is exact."),
+        ([(14, UP, 2.0)], 0.0, "less than the exact table, in states such as 14."),
+        ([(14, RIGHT, 0.5)], 0.0, "less than the exact table, in states such as 14."),
+        ([(14, UP, 0.5)], 0.0, f"{AS_WELL} all of its values are exact: some"),
+        ([], 1.0, f"{EXACT} No play can score more."),
     ],
 )
-def test_the_verdict_is_one_plain_sentence(lake, cells, start, sentence):
+def test_the_verdict_is_in_plain_words(lake, cells, start, sentence):
     exact = edited(value_iteration(lake, 0.95), *cells)
     for end in (5, 7, 11, 12, 15) if start else ():
         exact[end] = [start] * 4
@@ -1032,17 +963,20 @@ def test_the_verdict_is_one_plain_sentence(lake, cells, start, sentence):
     assert "--initial-value 1" not in told
 
 
+def test_where_nothing_was_learned_there_the_agent_loses(lake):
+    told = shown(lake, {"qtable": edited(initialize_q_table(16, 4), (14, RIGHT, 1.0))})
+    assert "less than the exact table, where it learned\nnothing." in told
+
+
 def test_a_told_episode_says_how_it_ended_and_a_long_one_is_told_in_short(lake):
-    into_a_hole = edited(initialize_q_table(16, 4), (0, RIGHT, 1), (1, DOWN, 1))
-    assert "After 2 steps it fell into a hole. Score 0." in shown(
-        lake, {"qtable": into_a_hole}
-    )
-    waiting = shown(lake, {"qtable": initialize_q_table(16, 4)})
-    assert "After 99 steps it was cut short. Score 0." in waiting
-    assert "     ... 92 steps left out ...\n  97 " in waiting
-    cliff = game("cliffwalking")
-    falling = shown(cliff, {"qtable": edited(initialize_q_table(48, 4), (36, 1, 1))})
-    assert "After 99 steps and 99 falls it was cut short. Score -9900." in falling
+    nothing, cliff = initialize_q_table(16, 4), game("cliffwalking")
+    told = shown(lake, {"qtable": edited(nothing, (0, RIGHT, 1), (1, DOWN, 1))})
+    assert "After 2 steps it fell into a hole. Score 0." in told
+    told = shown(lake, {"qtable": nothing})
+    assert "After 99 steps it was cut short. Score 0." in told
+    assert "     ... 92 steps left out ...\n  97 " in told
+    told = shown(cliff, {"qtable": edited(initialize_q_table(48, 4), (36, 1, 1))})
+    assert "After 99 steps and 99 falls it was cut short. Score -9900." in told
 
 
 def test_a_game_of_ones_own_is_shown_as_far_as_it_is_known():
@@ -1074,7 +1008,7 @@ def test_a_lake_with_other_rewards_says_so():
     assert "Rewards: [-1, -0.04, 1]" in told and "1 for reaching G" not in told
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "gbk", "big5", "shift_jis", "euc_kr"])
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk"])
 def test_where_arrows_are_missing_or_wide_there_are_letters(encoding):
     told = story("frozenlake", "--episodes", "1000", encoding=encoding)
     assert "  v0.774  >0.815  v0.857  <0.815\n" in told
@@ -1085,29 +1019,22 @@ def test_where_arrows_are_missing_or_wide_there_are_letters(encoding):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nosuch"], "argument recipe: invalid choice: 'nosuch'"),
-        (["--gamma", "7"], "gamma must be from 0 to 1, not 7.0"),
-        (["--gamma", "much"], "argument --gamma: invalid float value: 'much'"),
-        (["--max-steps", "0"], "episodes and max_steps must be 1 or more"),
-        (["--episodes", "0"], "episodes and max_steps must be 1 or more"),
-        (["--eval-episodes", "0"], "episodes and max_steps must be 1 or more"),
-        (["--max-epsilon", "0"], "epsilon cannot go from 0.0 down to 0.05"),
-        (
-            ["--min-learning-rate", "0.8"],
-            "learning_rate cannot go from 0.7 down to 0.8",
-        ),
-        (["--show-episode", "500"], "--show-episode must be from 1 to 100"),
-        (["--show-episode", "0"], "--show-episode must be from 1 to 100"),
-        (
-            ["taxi", "--eval-episodes", "101"],
-            "--eval-episodes 101: this game has only 100",
-        ),
-        (["frozenlake", "--learn", "1"], "unrecognized arguments: --learn 1"),
+        ("nosuch", "argument recipe: invalid choice: 'nosuch'"),
+        ("--gamma 7", "gamma must be from 0 to 1, not 7.0"),
+        ("--gamma much", "argument --gamma: invalid float value: 'much'"),
+        ("--max-steps 0", f"{COUNTS} 10000 and 0"),
+        ("--eval-episodes 0", f"{COUNTS} 0 and 99"),
+        ("--max-epsilon 0", "epsilon cannot go from 0.0 down to 0.05"),
+        ("--min-learning-rate 0.8", "learning_rate cannot go from 0.7 down to 0.8"),
+        ("--show-episode 500", "--show-episode must be from 1 to 100"),
+        ("--show-episode 0", "--show-episode must be from 1 to 100"),
+        ("taxi --eval-episodes 101", "--eval-episodes 101: this game has only 100"),
+        ("frozenlake --learn 1", "unrecognized arguments: --learn 1"),
     ],
 )
 def test_a_wrong_call_is_refused_before_anything_happens(arguments, sentence, capsys):
     with pytest.raises(SystemExit) as stopped:
-        qlearning.main(arguments)
+        qlearning.main(arguments.split())
     out, err = capsys.readouterr()
     usage, error = err.split("\n", 1)
     assert (stopped.value.code, out) == (2, "")
@@ -1121,7 +1048,7 @@ def test_options_replace_the_numbers_of_a_recipe():
     given |= {"--min-epsilon": "0.1", "--decay-rate": "0.01", "--initial-value": "1.0"}
     given |= {"--eval-episodes": "5", "--seed": "7"}
     told = story("frozenlake", *itertools.chain(*given.items()))
-    numbers = " ".join(told.split("\nLEARNING\n")[1].split("\nA full bar")[0].split())
+    numbers = " ".join(told.split("\nLEARNING\n")[1].split("\nA bar of")[0].split())
     assert re.findall(r"=(\S+?)(?:,|$)", numbers) == [*given.values()]
     assert qlearning.option("n_eval_episodes") == "--eval-episodes"
 
@@ -1147,13 +1074,13 @@ def test_runs_with_nothing_but_gymnasium():
     assert "Mean_reward=1.00 +/- 0.00" in done.stdout
 
 
-@pytest.mark.parametrize(("place", "bars"), [("", 0), ("ipykernel", 1)])
-def test_a_bar_in_a_notebook_and_none_in_a_pipe(place, bars, monkeypatch, capsys):
+def test_a_bar_in_a_notebook_and_none_in_a_pipe(monkeypatch, capsys):
     pytest.importorskip("tqdm")
-    if place:
-        monkeypatch.setitem(sys.modules, place, sys)
     assert list(qlearning.progress_bar(range(3))) == [0, 1, 2]
-    assert ("3/3" in capsys.readouterr().err) == bool(bars)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    assert list(qlearning.progress_bar(range(3))) == [0, 1, 2]
+    assert "3/3" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
@@ -1284,21 +1211,15 @@ def floats(env):
     return env
 
 
+NO_PICTURES = {"env": game("frozenlake")}
+NO_BYTES = {"env": floats(OddSize(game("frozenlake", render_mode="rgb_array")))}
 CANNOT_BE_FILMED = [
     ("a.avi", {}, "a film is a file that ends in .mp4 or .gif, not a.avi"),
     ("a.gif", {"fps": 0}, "fps must be from 0.01 to 100, not 0"),
     ("a.mp4", {"fps": 101}, "fps must be from 0.01 to 100, not 101"),
     ("a.gif", {"fps": 0.01}, "a .gif of over 655 seconds: take a larger --fps"),
-    (
-        "a.mp4",
-        {"env": game("frozenlake")},
-        'make the game with render_mode="rgb_array"',
-    ),
-    (
-        "a.mp4",
-        {"env": floats(OddSize(game("frozenlake", render_mode="rgb_array")))},
-        "3 b",
-    ),
+    ("a.mp4", NO_PICTURES, 'make the game with render_mode="rgb_array"'),
+    ("a.mp4", NO_BYTES, "must give a picture of height x width x 3 bytes"),
     ("a.mp4", {"Qtable": [[0.0]]}, "this environment needs a Q-table of 16 x 4"),
 ]
 
@@ -1337,15 +1258,15 @@ def test_without_a_screen_none_is_looked_for(monkeypatch):
     assert drivers == ("dummy", "dummy")
     monkeypatch.setenv("DISPLAY", ":0")
     hub_utils.draw_without_a_screen()
-    assert "SDL_VIDEODRIVER" not in os.environ, (
-        "a window is wanted where there is a screen"
-    )
+    assert "SDL_VIDEODRIVER" not in os.environ, "with a screen windows are wanted"
 
 
 # ------------------ Draw a Q-table ----------------------------------------------------
 PAPER, INK, ORANGE = hub_utils.PAPER, hub_utils.INK, hub_utils.ORANGE
 DARKEST, PALEST = hub_utils.SHADES[-1], hub_utils.SHADES[0]
 # Where in a square the colour of a triangle is seen, beside number and arrow.
+# Where in a square (0, 0 is its top left corner) the colour of a triangle is seen, beside
+# its number and its arrow.
 SEEN = {LEFT: (0.15, 0.35), DOWN: (0.35, 0.8), RIGHT: (0.85, 0.35), UP: (0.35, 0.2)}
 
 
@@ -1397,20 +1318,19 @@ def test_arrows_mark_the_greedy_actions_and_cover_no_number(lake, learned):
             assert beside or abs(y - move.number[1]) > 0.08
 
 
-@pytest.mark.parametrize("value", [0.95, -12.57, -112.13, 12345.6])
+@pytest.mark.parametrize("value", [0.95, -12.57, -112.13])
 def test_numbers_fit_into_their_triangles(value, monkeypatch):
     env, written = game("cliffwalking"), []
     monkeypatch.setattr(hub_utils, "write", lambda *about, **_: written.append(about))
-    draw_values(
-        env, edited(initialize_q_table(48, 4, -1), (13, 0, value), (13, 1, value))
-    )
+    table = initialize_q_table(48, 4, -1)
+    draw_values(env, edited(table, (13, LEFT, value), (13, UP, value)))
+    room_at = {move.number[0]: move.room for move in hub_utils.MOVES.values()}
     numbers = [about for about in written if re.match(r"-?\d", about[1])]
     for square, text, (x, _), size, *_ in numbers:
         width = hub_utils.font(size).size(text)[0] / square.get_width()
-        room = {move.number[0]: move.room for move in hub_utils.MOVES.values()}[x]
-        assert width <= room + (0.1 if value == 12345.6 else 0), text
+        assert width <= room_at[x], text
     texts = {about[1] for about in numbers}
-    assert texts & {f"{value:.{n}f}" for n in (2, 1, 0)}
+    assert texts & {f"{value:.{decimals}f}" for decimals in (2, 1, 0)}
 
 
 def test_optimistic_starts_are_grey_numbers_without_a_shade(lake, monkeypatch):
@@ -1449,9 +1369,24 @@ def test_games_of_ones_own_have_a_map_or_bars():
     assert picture.shape == (240, 240, 3)
     assert at(picture, 0, 0, *SEEN[LEFT]) == DARKEST
     assert is_written(picture, 0, 0, 0.5, 0.5), "the button for `wait`"
-    bars = draw_values(Script(*WALK), [[1.0, -1.0], [0.0] * 2, [0.0] * 2], state=0)
-    assert bars.shape == (80, 480, 3)
-    assert tuple(bars[8, 300]) == DARKEST and tuple(bars[48, 300]) == PAPER
+
+
+@pytest.mark.parametrize("row", [[1.0, -1.0], [-1.0, -2.0]])
+def test_without_a_map_there_are_bars(row):
+    picture = draw_values(Script(*WALK), [row, [0.0] * 2, [0.0] * 2], state=0)
+    assert picture.shape == (80, 600, 3)
+    assert tuple(picture[20, 480]) == DARKEST and tuple(picture[20, 502]) == PAPER
+    assert tuple(picture[60, 150]) == PAPER, "the bar of the worst is next to nothing"
+
+
+def test_where_nothing_was_learned_the_first_learned_state_is_drawn():
+    taxi = game("taxi")
+    exact = value_iteration(taxi, 0.95)
+    for state in range(500):  # where the passenger has arrived nothing is to be learned
+        if state // 4 % 5 == state % 4:
+            exact[state] = [0.0] * 6
+    taxi.unwrapped.s = 0  # at R, to R
+    assert distance(draw_values(taxi, exact), draw_values(taxi, exact, state=1)) == 0
 
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
@@ -1459,54 +1394,74 @@ def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
     film = frames_of(path)
     assert len(film) == 7 and film[0].shape == (480, 480 + 12 + 480, 3)
     for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
-        x, y = 492 + state % 4 * 120 + 60, state // 4 * 120 + 2
+        x, y = 492 + state % 4 * 120 + 60, state // 4 * 120 + 1
         assert distance(frame[y, x], ORANGE) < 40, "the state of the moment is framed"
 
 
 # ------------------ Film the learning itself ------------------------------------------
-def test_the_learning_that_is_filmed_is_the_one_that_is_not(
-    tmp_path, lake, monkeypatch
-):
-    tables, shown = [], []
-    learn_, draw = qlearning.learn, hub_utils.draw
-    keep = lambda *args, **more: tables.append(learn_(*args, **more)) or tables[-1]
-    monkeypatch.setattr(qlearning, "learn", keep)
-    monkeypatch.setattr(
-        hub_utils, "draw", lambda env, values: shown.append(values) or draw(env, values)
-    )
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """A short film of learning: its file, the table, and what each picture shows."""
     recipe = RECIPES["frozenlake"] | {"n_training_episodes": 1000}
-    path = record_learning(recipe, tmp_path / "a.mp4")
-    assert tables == [learn_(lake, recipe)], "the same table, bit for bit"
+    path, tables, shown = tmp_path_factory.mktemp("film") / "a.mp4", [], []
+
+    def watched(function, results):
+        return lambda *args, **more: (
+            results.append(function(*args, **more)) or results[-1]
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qlearning, "learn", watched(learn, tables))
+        draw = hub_utils.draw
+        patch.setattr(
+            hub_utils, "draw", lambda *about: shown.append(about[1]) or draw(*about)
+        )
+        record_learning(recipe, path)
+    return path, tables, shown
+
+
+def test_the_learning_that_is_filmed_is_the_one_that_is_not(lake, filmed):
+    _, tables, shown = filmed
+    assert tables == [
+        learn(lake, RECIPES["frozenlake"] | {"n_training_episodes": 1000})
+    ]
+    assert shown[-1].rows == dict(enumerate(tables[0])), "the end is reached"
+
+
+def test_a_film_of_learning_has_at_most_60_pictures_of_one_scale(filmed):
+    path, _, shown = filmed
     film = frames_of(path)
     assert len(film) == len(shown) <= 60
-    assert film[0].shape == (480 + 40 + 110, 972, 3)
-    assert {(values.low, values.high) for values in shown} == {(0.0, 1.0)}, "one scale"
-    assert shown[-1].rows == {s: tables[0][s] for s in range(16)}, "the end is reached"
-    # The goal's neighbour first, then one step further back each time.
-    first_seen = {}
+    assert film[0].shape == (480 + 2 * 40 + 110, 972, 3)
+    assert {(values.low, values.high) for values in shown} == {(0.0, 1.0)}
+
+
+def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(filmed):
+    _, _, shown = filmed
+    first_seen = {}  # in which picture, by state
     for i, values in enumerate(shown):
         for state, row in values.rows.items():
             if max(row) > 0.005:
                 first_seen.setdefault(state, i)
-    assert list(first_seen)[:2] == [14, 10]
+    assert list(first_seen)[:2] == [14, 10], "the goal's neighbour, then one step back"
     assert first_seen[14] == 1, "before that, an empty map"
     assert max(shown[1].rows[14]) == 0.7 and max(shown[0].rows[14]) == 0
-    assert len(set(first_seen.values())) > 8, "step by step"
+    assert len(set(first_seen.values())) > 8
 
 
-def test_frames_are_close_together_at_first_and_reach_the_end():
+def test_pictures_are_close_together_at_first_and_reach_the_end():
     assert hub_utils.spread([*range(40)]) == [*range(40)]
     chosen = hub_utils.spread([*range(1000)])
     assert len(chosen) == 60 and chosen[:5] == [*range(5)] and chosen[-1] == 999
-    gaps = [b - a for a, b in itertools.pairwise(chosen)]
-    assert min(gaps) == 1 and max(gaps) == gaps[-1]
 
 
-def test_the_curve_is_the_mean_of_the_last_fiftieth():
-    scores = [0.0] * 50 + [1.0, 0.0]  # a fiftieth of 52 is one
-    assert hub_utils.moving_means(scores) == scores
-    means = hub_utils.moving_means([0.0, 2.0, 4.0] + [6.0] * 97)  # of 100: two
-    assert means[:4] == [0.0, 1.0, 3.0, 5.0] and means[-1] == pytest.approx(6.0)
+def test_the_curve_is_a_moving_mean():
+    assert hub_utils.moving_means([0.0, 2.0, 4.0, 6.0], window=2) == [
+        0.0,
+        1.0,
+        3.0,
+        5.0,
+    ]
 
 
 # ------------------ A pickle is a program, and is not run -----------------------------
@@ -1756,8 +1711,6 @@ RETURNS = [  # env_id, the game, and what its model says of it once it is packag
     ("Corridor-v0", made("Corridor-v0", config={"a": [1]}), {"config": {"a": [1]}}),
     ("Longer-v0", made("Longer-v0"), {"size": 7}),
     ("Costly-v0", made("Costly-v0"), {}),
-    ("Mine-v0", wrapped(Generous), None),  # packaged under its own name
-    ("Mine-v0", lambda: Corridor(render_mode="rgb_array"), None),  # no registry knows it
 ]  # fmt: skip
 
 
@@ -1785,80 +1738,48 @@ def test_what_is_packaged_loads_back_with_the_published_score(
     loaded = load_model(tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     published = results["mean_reward"], results["std_reward"]
-    if env_id == "Mine-v0":
-        with pytest.raises(ValueError, match="this Gymnasium has no game 'Mine-v0'"):
-            make_env_from_model(loaded)
-        card = (tmp_path / "README.md").read_text()
-        assert "- Mine-v0\n" in card and "exact mean" not in card
-        assert published == qlearning.evaluate_model(env, model)
-        return
     assert says is None or loaded["env_kwargs"] == says
     assert qlearning.evaluate_model(make_env_from_model(loaded), loaded) == published
     assert published == qlearning.evaluate_model(env, model)
     assert "env_kwargs" not in model, "the caller's dictionary is as it was"
 
 
-OTHERS = "the one that others make from this model .* an env_id of its own"
-NOT_PACKAGED = [
+OTHERS = "the one that others make from this model .* under an env_id of its own"
+CORRIDOR = {"env_id": "Corridor-v0", "qtable": [[0.0, 1.0]] * 5}
+LAKE_TABLE = value_iteration(game("frozenlake"), 0.95)
+NOT_PACKAGED = [  # the game, what its model says, and why it is refused
     (wrapped(Generous), {}, r"your environment gives 6.00 \+/- 0.00, " + OTHERS),
-    (wrapped(Renumbered), {}, OTHERS),
-    (wrapped(Turned), {}, OTHERS),
-    (
-        made(LAKE, map_name="8x8"),
-        {"env_id": "Taxi-v3"},
-        "and the environment was made as",
-    ),
-    (
-        lambda: Corridor(render_mode="rgb_array"),
-        {},
-        "the environment was not made by gym",
-    ),
-    (lambda: object(), {}, "make it a gymnasium.Env"),
-    (made(LAKE), {"qtable": [[0.0] * 4]}, "this environment needs a Q-table of 16 x 4"),
+    (wrapped(Renumbered), {"qtable": LAKE_TABLE[::-1]}, OTHERS),
+    (wrapped(Turned), {"qtable": [row[1:] + row[:1] for row in LAKE_TABLE]}, OTHERS),
+    (wrapped(ByRows), {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
+    (made(LAKE), {"env_id": "Taxi-v3"}, f"the environment was made as {LAKE}: make it by"),
+    (made("Corridor-v0"), CORRIDOR | {"qtable": LAKE_TABLE}, "needs a Q-table of 5 x 2"),
+    (lambda: Corridor(5), {"qtable": [[1.0, 0]] * 5}, "was not made by gym.make: make it"),
+    (lambda: object(), {}, "was not made by gym.make: make it"),
+    (wrapped(Generous), {"env_id": "Mine-v0"}, "the environment was made as Froz"),
     (made(LAKE), {"gamma": None}, "its gamma cannot be None"),
     (made(LAKE), {"eval_seed": [1]}, "3 episodes, but only 1 seeds"),
-    (
-        made(LAKE),
-        {"env_kwargs": {"map_name": "8x8"}},
-        "the model says map_name='8x8', and",
-    ),
-    (
-        made(LAKE),
-        {"slippery": False, "is": 1} | {"env_kwargs": {"is_slippery": False}},
-        OTHERS,
-    ),
-    (made(LAKE), {"env_kwargs": {"nosuch": 5}}, "'nosuch': 5} for this model"),
-    (
-        made("Corridor-v0", config={"f": len}),
-        {"env_id": "Corridor-v0"},
-        "argument config",
-    ),
+    (made("Corridor-v0", config={"f": len}), CORRIDOR, "cannot publish the argument config"),
     (lambda: game("frozenlake"), {}, 'render_mode="rgb_array"'),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("make", "changes", "sentence"), NOT_PACKAGED, ids=range(len(NOT_PACKAGED))
 )
 def test_what_would_not_load_back_is_refused_in_a_sentence(
-    corridors, tmp_path, model, learned, make, changes, sentence
+    corridors, tmp_path, make, changes, sentence
 ):
-    env = make()
-    table = (
-        {"qtable": [learned[15 - s] for s in range(16)]} if "Renum" in str(env) else {}
-    )
-    if "Turned" in str(env):
-        table = {"qtable": [row[1:] + row[:1] for row in learned]}
-    if "Corridor" in str(env):
-        table = {"qtable": initialize_q_table(5, 2)}
-    if "8x8" in str(getattr(env, "spec", "")):
-        table = {"qtable": initialize_q_table(64, 4)}
-    course = {name: value for name, value in model.items() if name != "env_kwargs"}
+    model = RECIPES["frozenlake"] | {"n_eval_episodes": 3, "qtable": LAKE_TABLE}
     with pytest.raises(ValueError, match=sentence):
-        package_model(
-            course | {"n_eval_episodes": 3} | table | changes, env, tmp_path / "a"
-        )
+        package_model(model | changes, make(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_says_which_game_it_is(tmp_path, camera, model):
+    model["env_kwargs"] = {"map_name": "8x8"}
+    loaded = load_model(package_model(model, camera, tmp_path))
+    assert loaded["env_kwargs"] == {"map_name": "4x4", "is_slippery": False}
 
 
 @pytest.mark.parametrize(
@@ -1890,10 +1811,8 @@ def test_the_course_s_keys_are_known(model):
         ({"map_name": "8x8"}, "FrozenLake-v1-8x8"),
         ({"map_name": "4x4", "is_slippery": False}, "FrozenLake-v1-4x4-no_slippery"),
         ({"desc": DESC, "is_slippery": True}, "FrozenLake-v1-desc"),
-        (
-            {"map_name": "4x4", "max_episode_steps": 9},
-            "FrozenLake-v1-4x4-max_episode_steps",
-        ),
+        ({"reward_schedule": [1, 0, 0]}, "FrozenLake-v1-reward_schedule"),
+        ({"max_episode_steps": 9}, "FrozenLake-v1-max_episode_steps=9"),
     ],
 )
 def test_the_tag_is_what_the_course_calls_the_game(model, says, name):
@@ -1952,16 +1871,17 @@ def test_the_film_shows_the_first_scored_episode(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "command"),
+    ("changes", "options"),
     [
         ({"seed": 3, "learning_rate": 0.5}, "frozenlake --learning-rate 0.5 --seed 3"),
         ({"n_training_episodes": 500}, "frozenlake --episodes 500"),
         ({"n_eval_episodes": 5}, "frozenlake"),
+        (RECIPES["taxi-exact"], "taxi-exact"),
     ],
 )
-def test_the_card_has_the_command_that_makes_the_table_again(model, changes, command):
-    said = hub_utils.command_to_train(model | changes)
-    assert f"\npython hub_utils.py package {command}\n" in said
+def test_the_card_has_the_command_that_makes_the_table_again(model, changes, options):
+    command = hub_utils.command_to_train(model | changes)
+    assert command == f"python hub_utils.py package {options}"
 
 
 @pytest.mark.parametrize(
@@ -1969,10 +1889,9 @@ def test_the_card_has_the_command_that_makes_the_table_again(model, changes, com
     [{"env_kwargs": {"map_name": "5x5"}}, {"env_id": "Own-v0"}, {"seed": None}],
 )
 def test_without_such_a_command_the_card_names_none(model, changes):
-    said = hub_utils.command_to_train(model | changes)
-    assert said == "It was trained with the numbers above."
+    assert hub_utils.command_to_train(model | changes) == ""
     del model["seed"]
-    assert hub_utils.command_to_train(model) == said
+    assert hub_utils.command_to_train(model) == ""
 
 
 def test_the_card_s_python_runs_as_it_stands(
@@ -1981,16 +1900,9 @@ def test_the_card_s_python_runs_as_it_stands(
     package_model(model, camera, tmp_path)
     code = re.search(r"```python\n(.*?)```", card_of(tmp_path).text, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     exec(code, {})  # noqa: S102
     assert capsys.readouterr().out == "1.00 +/- 0.00\n"
-
-
-def test_no_text_of_a_model_becomes_code_or_markdown(tmp_path, camera, model):
-    name = 'x"](javascript:) `*` $\n{a}'
-    package_model(model | {"env_id": name}, camera, tmp_path)
-    text = card_of(tmp_path).text
-    assert "javascript:)" not in text and "&#40;" not in text.split("```python")[1]
-    assert 'model = load_model("q-learning.pkl")\nenv = ...' in text
 
 
 WORDS = "\n\nMy {own} words: 雪.\n"
@@ -2033,32 +1945,23 @@ def test_no_words_get_lost(tmp_path, camera, model, text, sentence):
     assert os.listdir(tmp_path) == ["README.md"]
 
 
-def test_all_or_none_of_a_package_is_there_and_links_are_not_followed(
-    tmp_path, camera, model, monkeypatch
-):
-    folder, outside = tmp_path / "a", tmp_path / "outside"
-    package_model(model, camera, folder)
+def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch):
+    folder = package_model(model, camera, tmp_path / "a")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    outside.write_text("mine")
     monkeypatch.setattr(hub_utils, "record_video", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         package_model(model | {"seed": 5}, camera, folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    monkeypatch.undo()
-    if os.name != "nt":
-        (folder / "params.json").unlink()
-        (folder / "params.json").symlink_to(outside)
-        package_model(model, camera, folder)
-        assert (
-            outside.read_text() == "mine" and not (folder / "params.json").is_symlink()
-        )
-    (folder / "values.png").unlink()
-    (folder / "values.png").mkdir()
-    with pytest.raises(OSError, match="values.png is a folder"):
-        package_model(model, camera, folder)
-    with pytest.raises(OSError, match="outside is a file: take a folder"):
-        package_model(model, camera, outside)
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "outside"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_in_a_folder_are_not_followed(tmp_path, camera, model):
+    folder, outside = tmp_path / "a", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("mine")
+    (folder / "params.json").symlink_to(outside)
+    package_model(model, camera, folder)
+    assert outside.read_text() == "mine" and not (folder / "params.json").is_symlink()
 
 
 # ------------------ The Hub on loopback, as strict as the real one --------------------
@@ -2303,10 +2206,8 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "notes.txt").write_text("mine")
     assert push() == f"{hub.url}/ann/lake"
-    told = capsys.readouterr().out
-    assert (
-        told.startswith("Mean_reward=1.00 +/- 0.00\n") and f"{hub.url}/ann/lake" in told
-    )
+    told = f"Mean_reward=1.00 +/- 0.00\nYour model is on the Hub: {hub.url}/ann/lake\n"
+    assert capsys.readouterr().out == told
     _, commit = hub.repos["ann/lake"]
     here = {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
     assert commit == here | {".gitattributes": b""}
@@ -2322,9 +2223,9 @@ def test_message_privacy_and_organization(hub, push):
     assert hub.private == {"club/lake"} and hub.messages == ["better"]
     push("club/lake", {"seed": 5})
     push(token="hf_write", private=False)
-    for repo_id, private in (("ann/lake", True), ("club/lake", False)):
+    for repo_id, private in ("ann/lake", True), ("club/lake", False):
         with pytest.raises(
-            ValueError, match=f"{repo_id} is .*: change that in its settings"
+            ValueError, match=f"{repo_id} is .*: change that in its set"
         ):
             push(repo_id, private=private)
     assert hub.private == {"club/lake"} and len(hub.messages) == 3
@@ -2380,6 +2281,9 @@ def test_what_cannot_be_pushed_is_known_before_training(
     assert "hf_" not in err and hub.repos == {} and os.listdir() == []
 
 
+NOT_SEEN = "no ann/lake on the Hub, for your token"
+
+
 def refuse(*about, **headers):
     """What makes the Hub say no."""
 
@@ -2390,59 +2294,47 @@ def refuse(*about, **headers):
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "kind", "sentence"),
+    ("request_", "answer", "sentence"),
     [
-        ("GET .*/api/models/ann/lake", 500, OSError, "500"),
-        ("GET .*/api/models/ann/lake", 403, OSError, "403"),
-        ("HEAD .*README.md", 500, OSError, ""),
-        ("POST .*/create", 403, OSError, "403"),
-        ("POST .*/commit", 500, OSError, "500"),
+        ("GET .*/api/models/ann/lake", (500,), "500"),
+        ("GET .*/api/models/ann/lake", (403,), "403"),
+        # What is said of a private repo to a token that may not see it
+        ("GET .*/api/models/ann/lake", (401, "", "RepoNotFound"), "for your token"),
+        ("HEAD .*README.md", (500,), "no connection"),  # so the client takes it
+        ("POST .*/create", (403,), "403"),
+        ("POST .*/commit", (500,), "500"),
     ],
 )
 def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
-    hub, push, request_, status, kind, sentence
+    hub, push, request_, answer, sentence
 ):
     if "create" not in request_:
         hub.commit("ann/lake", {"README.md": b"---\ntags: [x]\n---\nWords.\n"})
     before = {repo: len(commits) for repo, commits in hub.repos.items()}
-    hub.failures[request_] = refuse(status, "as the test wants it")
-    with pytest.raises(kind, match=sentence) as caught:
+    hub.failures[request_] = refuse(*answer)
+    with pytest.raises(OSError, match=sentence):
         push()
-    assert "no connection" not in str(caught.value) or "HEAD" in request_
     assert {repo: len(commits) for repo, commits in hub.repos.items()} == before
 
 
-def test_a_private_repo_that_a_token_cannot_see_is_not_taken_for_a_new_one(hub, push):
-    hub.failures["GET .*/api/models/ann/lake"] = refuse(401, "no", "RepoNotFound")
-    with pytest.raises(
-        FileNotFoundError, match="no ann/lake on the Hub, for your token"
-    ):
-        push()
-    assert hub.repos == {}
-
-
 def test_loading_what_is_not_there_or_too_large(hub):
-    with pytest.raises(
-        FileNotFoundError, match="no ann/none on the Hub, for your token"
-    ):
-        load_from_hub("ann/none")
+    with pytest.raises(FileNotFoundError, match=NOT_SEEN):
+        load_from_hub("ann/lake")
     hub.commit("ann/lake", {"q-learning.pkl": bytes(5_000_001)})
     with pytest.raises(FileNotFoundError, match="ann/lake has no such file"):
         load_from_hub("ann/lake", "other.pkl")
     with pytest.raises(ValueError, match="q-learning.pkl of ann/lake is too large"):
         load_from_hub("ann/lake")
     assert not [request for request in hub.requests if request.startswith("GET")]
+    hub.commit("ann/lake", {"q-learning.pkl": next(iter(HARMFUL))})
     with pytest.raises(ValueError, match="is not a Q-learning model: it would import"):
-        hub.commit("ann/lake", {"q-learning.pkl": next(iter(HARMFUL))})
         load_from_hub("ann/lake")
 
 
 def test_private_models_need_a_token_and_a_copy_needs_no_connection(hub, push, model):
     push(private=True)
     (hub.home / "token").unlink()
-    with pytest.raises(
-        FileNotFoundError, match="no ann/lake on the Hub, for your token"
-    ):
+    with pytest.raises(FileNotFoundError, match=NOT_SEEN):
         load_from_hub("ann/lake")
     loaded = load_from_hub("ann/lake", token="hf_read")
     hub.stop()
@@ -2459,16 +2351,11 @@ SOME = ("frozenlake", "--episodes", "1000")
 
 def test_package_push_and_load_tell_the_score_and_the_place(hub, tmp_path, capsys):
     folder = str(tmp_path / "a")
+    made = [*SOME, "--folder", folder]
     for arguments, told in [
-        (["package", *SOME, "--folder", folder], f"{folder}\n"),
-        (
-            ["push", *SOME, "--folder", folder, "--repo-id", "ann/lake"],
-            f"{hub.url}/ann/lake",
-        ),
-        (
-            ["load", folder],
-            "THE WORLD: FrozenLake-v1 {'map_name': '4x4', 'is_slippery': F",
-        ),
+        (["package", *made], f"{folder}\n"),
+        (["push", *made, "--repo-id", "ann/lake"], f"{hub.url}/ann/lake"),
+        (["load", folder], "THE WORLD: FrozenLake-v1 {'map_name': '4x4', 'is_sl"),
         (["load", f"{folder}/q-learning.pkl"], "THE PROOF: "),
         (["load", "ann/lake"], "VERDICT: "),
     ]:
@@ -2478,67 +2365,46 @@ def test_package_push_and_load_tell_the_score_and_the_place(hub, tmp_path, capsy
 
 
 def test_record_films_and_draws_what_it_is_asked_for(tmp_path, capsys):
-    slippery, env = (
-        ("frozenlake-slippery", "--episodes", "100"),
-        game("frozenlake-slippery"),
-    )
+    ice = ("record", "frozenlake-slippery", "--episodes", "100")
+    env, film = game("frozenlake-slippery"), str(tmp_path / "a.mp4")
     table = learn(env, RECIPES["frozenlake-slippery"] | {"n_training_episodes": 100})
-    film, picture = tmp_path / "a.mp4", tmp_path / "new" / "a.png"
     for episode in 1, 2:
         steps = rollout(env, table, env.reset(seed=episode - 1)[0], 99)
-        shown = ["--show-episode", str(episode)]
-        assert hub_utils.main(["record", *slippery, str(film), *shown]) == 0
+        assert hub_utils.main([*ice, film, "--show-episode", str(episode)]) == 0
         assert len(frames_of(film)) == 1 + len(list(steps))
-    assert hub_utils.main(["record", *slippery, str(picture)]) == 0
-    expected = draw_values(env, table, state=0)
-    assert distance(imageio.imread(picture), expected) == 0
-    assert hub_utils.main(["record", *SOME, str(film), "--values"]) == 0
+    picture = tmp_path / "new" / "a.png"
+    assert hub_utils.main([*ice, str(picture)]) == 0
+    assert distance(imageio.imread(picture), draw_values(env, table, state=0)) == 0
+    assert hub_utils.main(["record", *SOME, film, "--values"]) == 0
     assert frames_of(film)[0].shape[1] == 972
     capsys.readouterr()
-    short = ["record", "frozenlake", "--episodes", "60", str(film)]
-    assert hub_utils.main([*short, "--learning", "--fps", "10"]) == 0
+    short = ["record", "frozenlake", "--episodes", "60", film, "--learning"]
+    assert hub_utils.main([*short, "--fps", "10"]) == 0
     assert capsys.readouterr().out == f"{film}\n"
-    assert frames_of(film)[0].shape[0] == 630
+    assert frames_of(film)[0].shape[0] == 670
+
+
+NO_FILE = "error: .* is no file, and no NAME/REPO on the Hub"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (
-            ["record", *SOME, "a.avi"],
-            1,
-            "error: a film is a file that ends in .mp4 or .gif",
-        ),
-        (
-            ["record", *SOME, "a.gif", "--fps", "0"],
-            1,
-            "error: fps must be from 0.01 to 100",
-        ),
-        (["record", *SOME, "file/a.gif"], 1, "error: .*file"),
-        (["record", *SOME, "a.gif", "--learn"], 2, "unrecognized arguments: --learn"),
-        (["record", "frozenlake"], 2, "the following arguments are required: file"),
-        (["record", "nosuch", "a.gif"], 2, "argument recipe: invalid choice: 'nosuch'"),
-        (
-            ["package", *SOME, "--folder", "file"],
-            1,
-            "error: file is a file: take a folder",
-        ),
-        (["package", *SOME, "--folder", "."], 1, "error: .* words that would get lost"),
-        (["package", *SOME, "--gamma", "7"], 2, "gamma must be from 0 to 1, not 7.0"),
-        (["push", *SOME], 2, "the following arguments are required: --repo-id"),
-        (
-            ["load", "nothing"],
-            1,
-            "error: nothing is no file, and no NAME/REPO on the Hub",
-        ),
-        (["load", "./no/file"], 1, "error: ./no/file is no file"),
-        (
-            ["load", "my-agent/q-learning.pkl"],
-            1,
-            "error: .* is no file, and no NAME/REPO",
-        ),
-        (["load", "file"], 1, "error: file is not a Q-learning model: no pickle"),
-        ([], 2, "the following arguments are required: command"),
+        ("record frozenlake a.avi", 1, "error: a film is a file that ends in .mp4"),
+        ("record frozenlake a.gif --fps 0", 1, "error: fps must be from 0.01 to 100"),
+        ("record frozenlake file/a.gif", 1, "error: .*file"),
+        ("record frozenlake a.gif --learn", 2, "unrecognized arguments: --learn"),
+        ("record frozenlake", 2, "the following arguments are required: file"),
+        ("record frozenlake a.png --learning", 1, "error: a film is a file that ends"),
+        ("package taxi --folder file", 1, "error: file is a file: take a folder"),
+        ("package taxi --folder .", 1, "error: .* words that would get lost"),
+        ("package taxi --gamma 7", 2, "gamma must be from 0 to 1, not 7.0"),
+        ("push taxi", 2, "the following arguments are required: --repo-id"),
+        ("load nothing", 1, NO_FILE),
+        ("load ./no/file", 1, NO_FILE),
+        ("load my-agent/q-learning.pkl", 1, NO_FILE),
+        ("load file", 1, "error: file is not a Q-learning model: no pickle"),
+        ("", 2, "the following arguments are required: command"),
     ],
 )
 def test_what_can_be_wrong_is_said_before_anything_is_trained(
@@ -2549,7 +2415,7 @@ def test_what_can_be_wrong_is_said_before_anything_is_trained(
     Path("file").write_text("mine")
     Path("README.md").write_text("# My project\n")
     try:
-        assert hub_utils.main(arguments) == code
+        assert hub_utils.main(arguments.split()) == code
     except SystemExit as stopped:
         assert stopped.code == code
     out, err = capsys.readouterr()
@@ -2560,28 +2426,20 @@ def test_what_can_be_wrong_is_said_before_anything_is_trained(
 def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
     tmp_path, model, learned, capsys
 ):
-    claims = {
-        "n_eval_episodes": 10**9,
-        "max_steps": 10**9,
-        "env_kwargs": {"map_name": "4x4"},
-    }
-    path = save_model(model | claims, tmp_path / "m.pkl")
-    assert hub_utils.main(["load", str(path)]) == 0
-    out, err = capsys.readouterr()
+    def load(model):
+        path = save_model(model, tmp_path / "m.pkl")
+        assert hub_utils.main(["load", str(path)]) == 0
+        return capsys.readouterr()
+
+    claims = model | {"n_eval_episodes": 10**9, "max_steps": 10**9}
+    out, err = load(claims | {"env_kwargs": {"map_name": "4x4"}})
     assert err == "note: 1000 episodes of at most 100 steps\n"
-    assert (
-        "THE SCORE: 1000 greedy episodes" in out and "in 100 steps, by the rules" in out
-    )
+    assert "THE SCORE: 1000 greedy episodes" in out
+    assert "from all starts in 100 steps" in out
     large = {"env_kwargs": {"desc": ["S" * 50] * 50}, "qtable": [[0.5] * 4] * 2_500}
-    path = save_model(model | claims | large, tmp_path / "m.pkl")
-    assert hub_utils.main(["load", str(path)]) == 0
-    out, err = capsys.readouterr()
+    out, _ = load(claims | large)
     assert "THE SCORE: " in out and "THE PROOF" not in out and len(out) < 5000
-    path = save_model(
-        {"env_id": "FrozenLake-v1", "qtable": learned}, tmp_path / "m.pkl"
-    )
-    assert hub_utils.main(["load", str(path)]) == 0
-    out, err = capsys.readouterr()
+    out, _ = load({"env_id": "FrozenLake-v1", "qtable": learned})
     assert "THE SCORE: 100 greedy episodes" in out and "\nSlippery: " in out
 
 
@@ -2692,6 +2550,17 @@ def test_readme_says_what_each_pasted_function_needs():
     assert {n: told.get(n, (set(), set())) for n in needed} == needed
 
 
+def results(told):
+    """Mean_reward, the expected score, the best possible one and the steps of a story."""
+    patterns = [
+        r"^Mean_reward=(.*)$",
+        r"^  agent (\S+), exact",
+        r"best possible play (\S+)$",
+        r"^(\S+) environment steps",
+    ]
+    return [re.search(pattern, told, re.MULTILINE)[1] for pattern in patterns]
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"frozenlake-8x8-slippery"}))
 def test_readme_results_are_what_the_program_prints(name):
     row = rf"^\| `{name}` \| (\S+) \| (.*) \| (\S+), \S+ \| (\S+) \|$"
@@ -2778,91 +2647,6 @@ def test_links_within_the_project_lead_somewhere(path):
 
 
 # ------------------ README's pictures, drawn anew -------------------------------------
-def captioned(picture, text):
-    """A picture with a line of text above it."""
-    size = picture.shape[1], picture.shape[0]
-    image = hub_utils.pygame().image.frombuffer(picture.tobytes(), size, "RGB")
-    return hub_utils.stacked(hub_utils.line_of_text(text, size[0]), image)
-
-
-def draw_spreading():
-    """The lake after the goal was reached 1, 3, 10 and 30 times, as the story tells it."""
-    env, recipe, steps, goals = game("frozenlake"), RECIPES["frozenlake"], [], 0
-    recorder, images = qlearning.StepRecorder(env), []
-    learn(
-        recorder,
-        recipe | {"n_training_episodes": 600},
-        on_episode=lambda *_: steps.append(recorder.steps),
-    )
-    table, tried = initialize_q_table(16, 4), set()
-    for update in qlearning.replayed_updates(recipe, table, steps):
-        tried.add((update.state, update.action))
-        goals += update.reward > 0
-        if update.reward > 0 and goals in (1, 3, 10, 30):
-            values = hub_utils.values_of(env, table, 0, tried)
-            values.low, values.high = 0.0, 1.0
-            text = f"goal reached {goals}x, episode {update.episode + 1}"
-            images.append(
-                captioned(hub_utils.pixels(hub_utils.draw(env, values)), text)
-            )
-    whole = hub_utils.canvas(980, 1060)
-    for i, image in enumerate(images):
-        whole.blit(image, (i % 2 * 500, i // 2 * 535))
-    return hub_utils.pixels(whole)
-
-
-def draw_ice():
-    """Where a step to the RIGHT may end on slippery ice: a third of the time each."""
-    size, P = 120, game("frozenlake-slippery").unwrapped.P
-    image, pygame = hub_utils.canvas(4 * size, 4 * size), hub_utils.pygame()
-    letters = "".join(qlearning.map_of(game("frozenlake-slippery")))
-    for state, letter in enumerate(letters):
-        square = image.subsurface((state % 4 * size, state // 4 * size, size, size))
-        square.fill(hub_utils.ENDS.get(letter, hub_utils.PAPER))
-        pygame.draw.rect(square, hub_utils.GREY, square.get_rect(), 1)
-        hub_utils.write(square, letter, (0.12, 0.14), size // 5)
-    for probability, new_state, _, _ in P[9][RIGHT]:
-        (x, y), (to_x, to_y) = (
-            ((s % 4 + 0.5) * size, (s // 4 + 0.5) * size) for s in (9, new_state)
-        )
-        color = ORANGE if new_state == 10 else hub_utils.BLUE
-        pygame.draw.line(image, color, (x, y), (to_x, to_y), 8)
-        pygame.draw.circle(image, color, (to_x, to_y), 14)
-        text, place = f"{probability:.2f}", ((to_x + 38) / size / 4, to_y / size / 4)
-        hub_utils.write(image, text, place, 26)
-    pygame.draw.circle(image, hub_utils.INK, (1.5 * size, 2.5 * size), 20)
-    return hub_utils.pixels(image)
-
-
-def draw_paths():
-    """What README's Q-learning and SARSA have learned on the cliff, with their paths."""
-    (code,) = [code for code, _ in PYTHON if '"sarsa":' in code]
-    env, tables, images = game("cliffwalking"), [], []
-    with pytest.MonkeyPatch.context() as patch:
-        keep = lambda *args: tables.append(args[3]) or evaluate_agent(*args)
-        patch.setattr(qlearning, "evaluate_agent", keep)
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(code, {"__name__": "__main__"})  # noqa: S102
-    for name, table in zip(["Q-learning: along the edge", "SARSA: a detour"], tables):
-        image = hub_utils.draw(env, hub_utils.values_to_show(env, table, 36))
-        steps = rollout(env, table, env.reset()[0], 99)
-        path = [36, *(new_state for _, _, _, new_state, _ in steps)]
-        for x, y in ((s % 12 * 100, s // 12 * 100) for s in path):
-            hub_utils.pygame().draw.rect(image, ORANGE, (x, y, 100, 100), 4)
-        images.append(captioned(hub_utils.pixels(image), name))
-    return hub_utils.pixels(hub_utils.stacked(*images))
-
-
-def draw_other_pictures(folder):
-    """The pictures of README that none of its commands makes, into a folder."""
-    taxi, recipe = game("taxi", render_mode="rgb_array"), RECIPES["taxi"]
-    table, seed = value_iteration(taxi, 0.95), qlearning.evaluation_seeds(recipe)[0]
-    record_video(taxi, table, folder / "taxi.gif", fps=2, seed=seed)
-    imageio.imwrite(folder / "spreading.png", draw_spreading())
-    imageio.imwrite(folder / "ice.png", draw_ice())
-    imageio.imwrite(folder / "cliff.png", draw_paths())
-
-
 def blocks(frame):
     """The mean colour of each 20 x 20 pixels: letters hardly matter, shades do."""
     height, width = (size // 20 for size in frame.shape[:2])
@@ -2888,98 +2672,10 @@ def check_pictures(folder, names):
 
 @with_github
 def test_no_picture_of_readme_is_stale(tmp_path):
-    draw_other_pictures(tmp_path)
+    pictures = runpy.run_path(str(HERE / ".ci" / "pictures.py"))
+    pictures["draw_other_pictures"](tmp_path)
     check_pictures(tmp_path, [path.name for path in tmp_path.iterdir()])
     shown = set(re.findall(r"\]\(\.github/(\w+\.(?:gif|png))\)", README))
     files = {path.name: path.stat().st_size for path in GITHUB.iterdir() if path.suffix}
     assert shown == files.keys() - {"README.zh-CN.md"}
     assert files["learning.gif"] < 1_000_000 and sum(files.values()) < 3_000_000
-
-
-# ------------------ Measured anew: README's tables of results -------------------------
-MOST_STEPS = {"taxi-exact": 112_000, "frozenlake-8x8-slippery": 790_000}
-
-
-def results(told):
-    """Mean_reward, the expected score, the best possible one and the steps of a story."""
-    patterns = [
-        r"^Mean_reward=(.*)$",
-        r"^  agent (\S+), exact",
-        r"best possible play (\S+)$",
-        r"^(\S+) environment steps",
-    ]
-    return [re.search(pattern, told, re.MULTILINE)[1] for pattern in patterns]
-
-
-def first_of_equals(Qtable, state, epsilon, rng):
-    """What `epsilon_greedy_policy` would be if it did not break ties at random."""
-    if rng.random() > epsilon:
-        return argmax(Qtable[state])
-    return int(rng.random() * len(Qtable[state]))
-
-
-def is_solved(policy, decay_rate, seed):
-    """Whether an agent that learns by this policy solves the lake without ice."""
-    env, recipe = game("frozenlake"), RECIPES["frozenlake"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qlearning, "epsilon_greedy_policy", policy)
-        table = learn(env, recipe | {"decay_rate": decay_rate, "seed": seed})
-    return exact_score(env, 99, table) == 1
-
-
-def measured(name, seed):
-    """Mean_reward, the expected score and the environment steps of an agent."""
-    env, recipe, steps = game(name), RECIPES[name] | {"seed": seed}, []
-    table = learn(env, recipe, on_episode=lambda *told: steps.append(told[2]))
-    mean, std = qlearning.evaluate_model(env, recipe | {"qtable": table})
-    expected = exact_score(env, recipe["max_steps"], table)
-    return f"{mean:.2f} +/- {std:.2f}", expected, sum(steps)
-
-
-def measure_results():
-    """Print README's rows on ties, and on every recipe with seeds 0 to 9."""
-    policies = {
-        "the first of equal values": first_of_equals,
-        "one of them at random": epsilon_greedy_policy,
-    }
-    with ProcessPoolExecutor() as pool:
-        for label, policy in policies.items():
-            cells = [
-                str(sum(pool.map(is_solved, [policy] * 5, [rate] * 5, range(5))))
-                for rate in (0.0005, 0.005, 0.05, 1.0)
-            ]
-            print(f"| {label} | {' | '.join(cells)} |", flush=True)
-        jobs = {
-            name: [pool.submit(measured, name, seed) for seed in range(10)]
-            for name in RECIPES
-        }
-        for name, runs in jobs.items():
-            runs = [job.result() for job in runs]
-            score, _, steps = runs[0]
-            expected = [score for _, score, _ in runs]
-            print(f"| `{name}` | {steps:,} | {score} | {min(expected):.4f}, ", end="")
-            best = exact_score(game(name), RECIPES[name]["max_steps"])
-            print(f"{statistics.fmean(expected):.4f} | {best:.4f} |", flush=True)
-            assert max(steps for *_, steps in runs) <= MOST_STEPS.get(name, math.inf)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="To run the tests: python -m pytest")
-    parser.add_argument(
-        "--results", action="store_true", help="README's tables, minutes"
-    )
-    parser.add_argument(
-        "--pictures", action="store_true", help="draw README's pictures"
-    )
-    chosen = parser.parse_args()
-    if chosen.pictures:
-        draw_other_pictures(GITHUB)
-        record_learning(RECIPES["frozenlake"], GITHUB / "learning.gif")
-        camera = game("frozenlake", render_mode="rgb_array")
-        table = learn(camera, RECIPES["frozenlake"])
-        record_video(camera, table, GITHUB / "frozenlake.gif", fps=2, seed=0)
-        imageio.imwrite(GITHUB / "values.png", draw_values(camera, table, state=0))
-    elif chosen.results:
-        measure_results()
-    else:
-        parser.print_help()
