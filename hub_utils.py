@@ -88,9 +88,9 @@ def record_video(
 
 
 def check_film(path: Path, fps: float, env: Env) -> None:
-    """ValueError if there can be no such film: to be called before training for it.
+    """ValueError if there can be no such film: to be called before a long training.
 
-    (It resets the environment.)
+    It takes one picture to see: it resets the environment, and draws without a screen.
     """
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise ValueError(f"a film is a file that ends in .mp4 or .gif, not {path.name}")
@@ -107,10 +107,12 @@ def check_film(path: Path, fps: float, env: Env) -> None:
 
 def write_film(path: Path, frames: list[Any], fps: float) -> None:
     """Write a film whole or not at all: an older one stays until the new one is there."""
-    # A GIF shows equal frames as one, and none for longer than 655 seconds.
+    # imageio shows equal frames in a row as a single one, and a GIF cannot show any frame
+    # for more than 655 seconds: so the whole film must be shorter than that.
     if path.suffix.lower() == ".gif" and len(frames) / fps > 655:
         raise ValueError("a .gif of over 655 seconds: take a larger --fps, or an .mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the film, since only on the same disk can `replace` swap it in one step.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         film = Path(folder, "film" + path.suffix.lower())
         if film.suffix == ".gif":
@@ -140,13 +142,111 @@ def check_writable(folder: Path) -> None:
         pass
 
 
-# ------------------ Draw a Q-table ----------------------------------------------------
+# ------------------ Draw a Q-table: what is shown -------------------------------------
 # With pygame, which gymnasium[toy-text] brings to draw its games.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
 from pygame import Surface
 
 
+class Place(NamedTuple):
+    """A place of the map, and the state that it stands for."""
+
+    x: int
+    y: int
+    letter: str
+    state: int
+
+
+class Values(NamedTuple):
+    """What a picture shows of a Q-table."""
+
+    state: int  # the state of the moment
+    rows: dict[int, list[float]]  # the rows of all states in the picture
+    tried: set[tuple[int, int]]  # the pairs of state and action that were tried
+    low: float  # the value of the palest shade
+    high: float  # and of the darkest
+
+
+def draw_values(
+    env: Env, Qtable: Table, *, state: int | None = None, initial_value: float = 0.0
+) -> Any:
+    """A Q-table as a picture, height x width x 3 bytes: on the map if there is one.
+
+    A taxi's map is that of the passenger and destination in `state`; a game without a map
+    shows the Q-values of that state as bars. By default it is the state of the moment, or
+    the first one that was learned if nothing was learned of that (at an end, say).
+    """
+    check_table(env, Qtable)
+    tried = tried_pairs(Qtable, initial_value)
+    if state is None:
+        learned = {s for s, _ in tried}
+        state = int(getattr(qlearning.game_of(env), "s", 0))
+        if learned and state not in learned:
+            state = min(learned)
+    return pixels(draw(env, shown_values(env, Qtable, state, tried)))
+
+
+def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int]]:
+    """The pairs of state and action that were tried, as far as a table can tell.
+
+    A cell that is no longer as at the start was tried. In a table that starts at 0 a cell
+    may be 0 because it was learned (a step into a hole), so there all of a row counts as
+    soon as one of its cells has changed.
+    """
+    tried = set()
+    for state, row in enumerate(Qtable):
+        changed = [action for action, q in enumerate(row) if q != initial_value]
+        if changed and initial_value == 0:  # another 0 of this row may be a learned one
+            changed = list(range(len(row)))
+        tried |= {(state, action) for action in changed}
+    return tried
+
+
+def shown_values(
+    env: Env, Qtable: Table, state: int, tried: set[tuple[int, int]]
+) -> Values:
+    """What a picture shows: the rows of the map, or of this state alone, and its shades.
+
+    On a map the shades compare states: from the lowest V(s), pale, to the highest, dark.
+    Bars compare the actions of one state: from its lowest value to its highest. What was
+    never tried does not count. If the highest is above 0, the palest is for 0 or less.
+    """
+    states = [place.state for place in places(env, state)] or [state]
+    rows = {s: [float(q) for q in Qtable[s]] for s in states}
+    is_map = len(states) > 1
+    to_compare: list[float] = []
+    for s, row in rows.items():
+        known = [q for action, q in enumerate(row) if (s, action) in tried]
+        if is_map and known:
+            to_compare.append(max(known))  # V(s)
+        else:
+            to_compare += known
+    low, high = min(to_compare, default=0.0), max(to_compare, default=1.0)
+    if high > 0:
+        low = min(low, 0.0)
+    if high == low:
+        high = low + 1  # `shade` divides by high - low
+    return Values(state, rows, tried, low, high)
+
+
+def places(env: Env, state: int) -> list[Place]:
+    """All places of the map; for a taxi with the passenger and destination of `state`."""
+    rows, taxi = qlearning.map_of(env), None
+    if qlearning.known_game(env) == "taxi":
+        rows, taxi = qlearning.TAXI_MAP, qlearning.game_of(env)
+    all_places: list[Place] = []
+    for y, row in enumerate(rows):
+        for x, letter in enumerate(row):
+            number = len(all_places)  # the states are numbered row by row
+            if taxi:
+                _, _, passenger, destination = taxi.decode(state)
+                number = int(taxi.encode(y, x, passenger, destination))
+            all_places.append(Place(x, y, letter, number))
+    return all_places
+
+
+# ------------------ Draw a Q-table: the picture ---------------------------------------
 # Each place of a map is a square of four triangles, one for each move. Its shade and its
 # number say Q(s,a), a small arrow marks the greedy action. A triangle that was never
 # tried has no shade.
@@ -200,20 +300,12 @@ SHADES: list[Color] = [
     BLUE,
     (37, 52, 148),
 ]
-ENDS: dict[str, Color] = {
+# Places where no action is chosen: holes, the cliff, the goal
+NO_CHOICE: dict[str, Color] = {
     "H": (205, 205, 205),
     "C": (205, 205, 205),
     "G": (240, 200, 90),
 }
-
-
-class Place(NamedTuple):
-    """A place of the map, and the state that it stands for."""
-
-    x: int
-    y: int
-    letter: str
-    state: int
 
 
 class Cell(NamedTuple):
@@ -224,14 +316,27 @@ class Cell(NamedTuple):
     is_greedy: bool
 
 
-class Values(NamedTuple):
-    """What a picture shows of a Q-table."""
-
-    state: int  # the state of the moment
-    rows: dict[int, list[float]]  # the rows of all states in the picture
-    tried: set[tuple[int, int]]  # the pairs of state and action that were tried
-    low: float  # the value of the palest shade
-    high: float  # and of the darkest
+def draw(env: Env, values: Values) -> Surface:
+    """The map with a row of the table in each place; bars for a game without a map."""
+    names, all_places = qlearning.action_names(env), places(env, values.state)
+    if not all_places:
+        return draw_bars(values, names)
+    is_taxi = qlearning.known_game(env) == "taxi"
+    columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
+    size = 120 if columns <= 5 else 100
+    image = canvas(columns * size, rows * size)
+    for x, y, letter, state in all_places:
+        square = image.subsurface((x * size, y * size, size, size))
+        if letter in NO_CHOICE and not is_taxi:
+            square.fill(NO_CHOICE[letter])
+            write(square, letter, (0.5, 0.5), size // 2)
+        else:
+            draw_place(square, cells_of(values, state), names)
+            if letter not in "F.":
+                write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
+        color, thick = (ORANGE, 3) if state == values.state else (GREY, 1)
+        pygame.draw.rect(square, color, square.get_rect(), thick)
+    return draw_taxi(env, image, values.state) if is_taxi else image
 
 
 def cells_of(values: Values, state: int) -> list[Cell]:
@@ -255,101 +360,6 @@ def shade(values: Values, value: float) -> Color:
     pale, dark = SHADES[i], SHADES[i + 1]
     red, green, blue = (round(p + (d - p) * (position - i)) for p, d in zip(pale, dark))
     return red, green, blue
-
-
-def draw_values(
-    env: Env, Qtable: Table, *, state: int | None = None, initial_value: float = 0.0
-) -> Any:
-    """A Q-table as a picture, height x width x 3 bytes: on the map if there is one.
-
-    A taxi's map is that of the passenger and destination in `state`; a game without a map
-    shows the Q-values of that state as bars. By default it is the state of the moment, or
-    the first one that was learned if nothing was learned of that (at an end, say).
-    """
-    check_table(env, Qtable)
-    tried = tried_pairs(Qtable, initial_value)
-    if state is None:
-        learned = {s for s, _ in tried}
-        state = int(getattr(qlearning.game_of(env), "s", 0))
-        if learned and state not in learned:
-            state = min(learned)
-    return pixels(draw(env, shown_values(env, Qtable, state, tried)))
-
-
-def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int]]:
-    """The pairs of state and action that were tried, as far as a table can tell.
-
-    A cell that is no longer as at the start was tried. In a table that starts at 0 a cell
-    may be 0 because it was learned (a step into a hole), so there all of a row counts as
-    soon as one of its cells has changed.
-    """
-    tried = set()
-    for state, row in enumerate(Qtable):
-        for action, value in enumerate(row):
-            if value != initial_value or (initial_value == 0 and any(row)):
-                tried.add((state, action))
-    return tried
-
-
-def shown_values(
-    env: Env, Qtable: Table, state: int, tried: set[tuple[int, int]]
-) -> Values:
-    """The rows of the map, or of this state alone, and shades that suit them.
-
-    On a map the shades go from the lowest V(s) to the highest, with bars from the lowest
-    of their values to the highest; from 0 if some are above it.
-    """
-    states = [place.state for place in places(env, state)] or [state]
-    rows = {s: [float(q) for q in Qtable[s]] for s in states}
-    values = []
-    for s, row in rows.items():
-        known = [q for action, q in enumerate(row) if (s, action) in tried]
-        if known and len(states) > 1:
-            known = [max(known)]
-        values += known
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    if high > 0:
-        low = min(low, 0.0)
-    return Values(state, rows, tried, low, high if high > low else low + 1)
-
-
-def places(env: Env, state: int) -> list[Place]:
-    """All places of the map; for a taxi with the passenger and destination of `state`."""
-    rows, taxi = qlearning.map_of(env), None
-    if qlearning.known_game(env) == "taxi":
-        rows, taxi = qlearning.TAXI_MAP, qlearning.game_of(env)
-    all_places: list[Place] = []
-    for y, row in enumerate(rows):
-        for x, letter in enumerate(row):
-            number = len(all_places)  # the states are numbered row by row
-            if taxi:
-                _, _, passenger, destination = taxi.decode(state)
-                number = int(taxi.encode(y, x, passenger, destination))
-            all_places.append(Place(x, y, letter, number))
-    return all_places
-
-
-def draw(env: Env, values: Values) -> Surface:
-    """The map with a row of the table in each place; bars for a game without a map."""
-    names, all_places = qlearning.action_names(env), places(env, values.state)
-    if not all_places:
-        return draw_bars(values, names)
-    is_taxi = qlearning.known_game(env) == "taxi"
-    columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
-    size = 120 if columns <= 5 else 100
-    image = canvas(columns * size, rows * size)
-    for x, y, letter, state in all_places:
-        square = image.subsurface((x * size, y * size, size, size))
-        if letter in ENDS and not is_taxi:
-            square.fill(ENDS[letter])
-            write(square, letter, (0.5, 0.5), size // 2)
-        else:
-            draw_place(square, cells_of(values, state), names)
-            if letter not in "F.":
-                write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
-        color, thick = (ORANGE, 3) if state == values.state else (GREY, 1)
-        pygame.draw.rect(square, color, square.get_rect(), thick)
-    return draw_taxi(env, image, values.state) if is_taxi else image
 
 
 def draw_place(square: Surface, cells: list[Cell], names: list[str]) -> None:
@@ -394,20 +404,20 @@ def write_value(
     room: float,
     before: str = "",
 ) -> None:
-    """The number, with as many decimals as fit; none where nothing was tried.
+    """The number, with as many decimals as fit.
 
-    (A grey number is an optimistic start: nothing was tried there, but it is not 0.)
+    Where nothing was tried: nothing, or in grey what the table started at if not at 0.
     """
     value, size = round(cell.value, 2) + 0.0, square.get_width()  # + 0.0: no minus zero
     if cell.color is None and value == 0:
         return
     color, letters = ink_on(cell.color) if cell.color else GREY, size // 6
     texts = [f"{value:.2f}", f"{value:.1f}", f"{value:.0f}"] if value else ["0"]
-    for text in texts:
-        if font(letters).size(before + text)[0] <= room * size:
-            break
+    fitting = [t for t in texts if font(letters).size(before + t)[0] <= room * size]
+    if fitting:
+        text = fitting[0]
     else:  # too long without decimals as well
-        letters = size // 8
+        text, letters = texts[-1], size // 8
     write(square, before + text, center, letters, color)
 
 
@@ -428,6 +438,7 @@ def draw_taxi(env: Env, image: Surface, state: int) -> Surface:
 def draw_bars(values: Values, names: list[str]) -> Surface:
     """The values of the state of the moment as bars, for a game that has no map."""
     cells = cells_of(values, values.state)
+    # At most 12 bars: those of the highest values, in the order of the actions
     best = sorted(range(len(cells)), key=lambda action: -cells[action].value)[:12]
     image = canvas(600, 40 * len(best))
     for i, action in enumerate(sorted(best)):
@@ -443,6 +454,7 @@ def draw_bars(values: Values, names: list[str]) -> Surface:
     return image
 
 
+# ------------------ Draw a Q-table: small tools of pygame -----------------------------
 def write(
     image: Surface,
     text: str,
@@ -542,34 +554,38 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     path = Path(path).expanduser()
     camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
     check_film(path, fps, camera)
+    check_writable(path.parent)
     state = first_state(camera, recipe)
     states = [place.state for place in places(camera, state)] or [state]
     Qtable, snapshots, scores = watch_learning(recipe, states)
+    window = max(1, len(scores) // 50)
+    means = moving_means(scores, window)
 
     # Only now the pictures: the shades of all are those of the end.
     end = shown_values(camera, Qtable, state, snapshots[-1].tried)
-    game, frames = camera.render(), []
+    game = camera.render()  # always its first picture: nothing is played here
+    frames = []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
         values = end._replace(rows=snapshot.rows, tried=snapshot.tried)
         picture = beside(game, draw(camera, values))
-        frames.append(pixels(with_captions(picture, values, snapshot, scores)))
+        frames.append(pixels(with_captions(picture, values, snapshot, means, window)))
     write_film(path, frames, fps)
     return path
 
 
 def with_captions(
-    picture: Surface, values: Values, snapshot: Snapshot, scores: list[float]
+    picture: Surface,
+    values: Values,
+    snapshot: Snapshot,
+    means: list[float],
+    window: int,
 ) -> Surface:
     """The picture, and under it the numbers of the moment and the curve so far."""
     episode, epsilon, width = snapshot.episode, snapshot.epsilon, picture.get_width()
-    about = (
-        f"episode {episode + 1:,}   epsilon {epsilon:.2f}: {epsilon:.0%} of the steps "
-    )
-    first_line = line_of_text(f"{about}are random", width)
-    window = max(1, len(scores) // 50)
-    means = moving_means(scores, window)
-    about = f"mean score of the last {window} episodes: {means[episode]:.2f}"
-    second_line = line_of_text(about, width)
+    share = f"epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
+    first_line = line_of_text(f"episode {episode + 1:,}   {share}", width)
+    score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
+    second_line = line_of_text(score, width)
     draw_scale(second_line, values)
     return stacked(picture, first_line, second_line, draw_curve(means, episode, width))
 
@@ -579,7 +595,7 @@ def watch_learning(
 ) -> tuple[Table, list[Snapshot], list[float]]:
     """Learn: the Q-table, what was seen of it in these states, the score of each episode.
 
-    There is a snapshot whenever one of the V(s) has changed by as much as one can see, and
+    There is a snapshot whenever one of the V(s) has changed in its second decimal, and
     each time that a twentieth of the training is over, so that the curve is seen to grow.
     """
     env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
@@ -593,6 +609,7 @@ def watch_learning(
     last_V: list[float] = []
 
     def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
+        # `train` calls this after each episode. It only reads, and changes nothing.
         nonlocal tried, last_V
         scores.append(score)
         # env.steps still holds the episode that has just ended.
@@ -639,7 +656,9 @@ def draw_scale(line: Surface, values: Values) -> None:
     width = line.get_width()
     left, right = width - 170, width - 70
     for x in range(left, right):
-        value = values.low + (values.high - values.low) * (x - left) / 99
+        value = values.low + (values.high - values.low) * (x - left) / (
+            right - left - 1
+        )
         pygame.draw.line(line, shade(values, value), (x, 10), (x, 30))
     write(line, f"{values.low:.4g}", ((left - 35) / width, 0.5), 22)
     write(line, f"{values.high:.4g}", ((right + 35) / width, 0.5), 22)
@@ -669,13 +688,14 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
 # A pickle is a program for a small machine with a stack. Most of its instructions push a
 # number or a text, or gather what lies on the stack into a list or a dictionary. Two are
 # dangerous: GLOBAL imports any function, REDUCE calls it. `pickle.load` obeys, so the
-# file of somebody you do not know could delete yours. Here is the same machine without
+# file of somebody you do not know could delete yours. (An Unpickler with a `find_class`
+# of its own chooses what is imported, but it still calls.) Here is the same machine without
 # hands: an import pushes no more than a name, and instead of a call it pushes a note of
 # the call. Notes of NumPy's arrays become lists afterwards, all others are refused.
 # To look at such a program yourself: python -m pickletools -a q-learning.pkl
 MAX_BYTES = 5_000_000  # a table of 65,536 x 4 has 2,800,000, Taxi's 34,000
 MAX_INSTRUCTIONS = 600_000  # that table has 530,000
-MAX_VALUES = 500_000  # numbers and letters: lists of one list ten times unfold fast
+MAX_VALUES = 500_000  # numbers and letters: ten times a list of ten times ... is short
 MAX_DEPTH = 8  # a model is a dictionary of lists of lists
 PUSHES = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BYTEARRAY8"}
 PUSHES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
@@ -784,44 +804,51 @@ def read_pickle(data: bytes) -> Any:
 # NumPy's names of numbers, and the letters that `struct` has for them:
 LETTERS = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
 LETTERS |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
-BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}
+BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}  # |: a byte alone has no order
 
 
 def array_of_call(call: Call) -> Any:
     """The rows, the row or the number that a note of one of NumPy's calls describes."""
-    name, shape, by_columns = call.function.split()[1], [], False
-    if name == "_reconstruct":
+    name = call.function.split()[1]
+    if name == "_reconstruct":  # an array
         _, shape, dtype, by_columns, data = call.state
-    elif name == "_frombuffer":
+    elif name == "_frombuffer":  # an array in protocol 5
         data, dtype, shape, order = call.arguments
         by_columns = order == "F"
-    elif name == "scalar":
+    elif name == "scalar":  # a single number
         dtype, data = call.arguments
+        shape, by_columns = [], False
     else:
         raise ValueError(f"it would call {short(name)}")
-    if isinstance(data, Call):  # protocol 2 has a text in place of the bytes
+    if isinstance(data, Call):  # protocol 2 has no bytes, but a call of encode(text)
         data = data.arguments[0].encode("latin1")
-    kind, byte_order = dtype.arguments[0], dtype.state[1]  # "f8" and "<", say
-    count = len(data) // int(kind[1])
-    if count > MAX_VALUES:
-        raise ValueError(f"more than {MAX_VALUES:,} values")
-    numbers = struct.unpack(f"{BYTE_ORDERS[byte_order]}{count}{LETTERS[kind]}", data)
+    numbers = numbers_in(data, dtype)
+    count = len(numbers)
     match shape:
         case [] if count == 1:
             return numbers[0]
         case [length] if length == count:
-            return list(numbers)
+            return numbers
         case [rows, columns] if rows * columns == count > 0:
-            if by_columns:
-                return [list(numbers[row::rows]) for row in range(rows)]
-            starts = range(0, count, columns)
-            return [list(numbers[start : start + columns]) for start in starts]
+            if by_columns:  # the next number of a row comes a whole column later
+                return [numbers[row::rows] for row in range(rows)]
+            return [numbers[row * columns : (row + 1) * columns] for row in range(rows)]
     raise ValueError("an array that is no table")
+
+
+def numbers_in(data: bytes, dtype: Call) -> list[Any]:
+    """The numbers in these bytes. A dtype is a note too: dtype("f8"), told "<" or ">"."""
+    kind, byte_order = dtype.arguments[0], dtype.state[1]
+    letter = LETTERS[kind]
+    count = len(data) // struct.calcsize("=" + letter)
+    if count > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES:,} values")
+    return list(struct.unpack(f"{BYTE_ORDERS[byte_order]}{count}{letter}", data))
 
 
 def plain(value: Any) -> Any:
     """A copy in plain Python, arrays as lists; ValueError for what no model needs."""
-    left = MAX_VALUES
+    left = MAX_VALUES  # how many more may be copied; each letter of a text is one
 
     def copy(value: Any, depth: int) -> Any:
         nonlocal left
@@ -834,7 +861,7 @@ def plain(value: Any) -> Any:
             case float() if math.isfinite(value):
                 return float(value)  # NumPy's become Python's
             case int() if value.bit_length() <= 64:
-                return value
+                return int(value)  # of a subclass the pickle would import the class
             case str():
                 return str(value)
             case bytes():  # the letters of a map that was copied from a lake
@@ -842,7 +869,7 @@ def plain(value: Any) -> Any:
             case list() | tuple():
                 return [copy(item, depth + 1) for item in value]
             case dict() if all(isinstance(key, str) for key in value):
-                left -= len("".join(value))
+                left -= sum(len(key) for key in value)
                 return {str(key): copy(item, depth + 1) for key, item in value.items()}
             case Call():
                 return copy(array_of_call(value), depth)
@@ -885,17 +912,16 @@ def checked_model(model: Any) -> Model:
 
 def check_hyperparameters(model: Model) -> None:
     """ValueError if a hyperparameter has the wrong type or an impossible value."""
-    kinds: dict[str, Any] = {
-        **dict.fromkeys(HYPERPARAMETERS, (int, float, type(None))),
-        # All of them are numbers or None, but for these:
+    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
+    kinds |= {  # these cannot be None
         "max_steps": int,
         "n_eval_episodes": int,
         "gamma": (int, float),
         "eval_seed": list,
         "env_kwargs": dict,
     }
-    for name in kinds.keys() & model.keys():
-        if not isinstance(model[name], kinds[name]):
+    for name, kind in kinds.items():
+        if name in model and not isinstance(model[name], kind):
             raise ValueError(f"its {name} cannot be {short(model[name])}")
     qlearning.check_counts(model.get("n_eval_episodes", 1), model.get("max_steps", 1))
     if not 0 <= model.get("gamma", 0) <= 1:
@@ -909,7 +935,7 @@ def save_model(model: Model, path: AnyPath) -> Path:
     path = Path(path).expanduser()
     data = pickle.dumps(checked_model(model), protocol=4)
     if len(data) > MAX_BYTES:
-        raise ValueError(f"{len(data):,} bytes, and load_model reads {MAX_BYTES:,}")
+        raise ValueError(f"its pickle has {len(data):,} of at most {MAX_BYTES:,} bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
@@ -938,11 +964,6 @@ def load_model(path: AnyPath) -> Model:
 
 
 # ------------------ Which game? -------------------------------------------------------
-def is_registered(env_id: str) -> bool:
-    """Whether this Gymnasium can make the game."""
-    return env_id in gym.registry or env_id in qlearning.OTHER_ID
-
-
 def game_arguments(model: Model) -> dict[str, Any]:
     """The arguments to make the game of a model with."""
     if "env_kwargs" in model:
@@ -957,7 +978,7 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
     """The game that a model was trained in: a registered one, with plain arguments."""
     env_id, arguments = model["env_id"], game_arguments(model)
     # An unknown id is not tried: for "module:Game-v0" gym.make would import a module.
-    if not is_registered(env_id):
+    if env_id not in gym.registry and env_id not in qlearning.OTHER_ID:
         raise ValueError(
             f"this Gymnasium has no game {short(env_id)}: register it first"
         )
@@ -980,16 +1001,17 @@ def env_arguments(env: Env) -> dict[str, Any]:
     (Wrappers that were put around it later are not among them: where they change the
     game, `round_trip` sees another score.)
     """
-    given = dict(env.spec.kwargs)
-    given.pop("render_mode", None)
-    # A lake with desc=None and map_name=None draws a map at random: publish what it drew.
-    if given.get("desc") is None and given.get("map_name", "4x4") is None:
+    given = {n: value for n, value in env.spec.kwargs.items() if n != "render_mode"}
+    # A lake's map is `desc`, or else the one called `map_name`, or else 4x4. Only where
+    # both are given as None does it draw a map at random: publish what it drew.
+    is_random_map = given.get("desc") is None and given.get("map_name", "4x4") is None
+    if is_random_map:
         given["desc"] = env.unwrapped.desc
     if given.get("desc") is not None:
-        given.pop("map_name", None)  # it does not look at the name then
+        given.pop("map_name", None)  # with a desc the lake does not look at the name
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
-        given["max_episode_steps"] = limit or -1  # make() calls it -1, the spec None
+        given["max_episode_steps"] = -1 if limit is None else limit  # -1: no limit
     arguments = {}
     for name, value in given.items():
         try:
@@ -1002,7 +1024,7 @@ def env_arguments(env: Env) -> dict[str, Any]:
 ADVICE = "register a game of your own, with its wrappers, under an env_id of its own"
 
 
-def with_its_game(model: Model, env: Env) -> Model:
+def model_to_publish(model: Model, env: Env) -> Model:
     """A checked copy of the model, which says how to make its game as `env` was made."""
     model = checked_model(model)
     missing = {"max_steps", "n_eval_episodes", "gamma", "eval_seed"} - model.keys()
@@ -1011,8 +1033,10 @@ def with_its_game(model: Model, env: Env) -> Model:
     env_id, spec = model["env_id"], getattr(env, "spec", None)
     if spec is None or spec.id not in (env_id, qlearning.OTHER_ID.get(env_id)):
         made = f"was made as {spec.id}" if spec else "was not made by gym.make"
-        text = f"the model is of {env_id}, and the environment {made}"
-        raise ValueError(f"{text}: make it by make_env({env_id!r}), or {ADVICE}")
+        raise ValueError(
+            f"the model is of {env_id}, and the environment {made}: "
+            f"make it by make_env({env_id!r}), or {ADVICE}"
+        )
     check_table(env, model["qtable"])
     arguments = env_arguments(env)
     model["env_kwargs"] = arguments
@@ -1065,10 +1089,11 @@ def package_model(
     All of the FILES are replaced, or none. What the owner wrote on this agent's card, in
     the folder or on the Hub, stays.
     """
-    folder, model = Path(folder).expanduser(), with_its_game(model, env)
+    folder, model = Path(folder).expanduser(), model_to_publish(model, env)
     old_card = check_package(model, env, folder, video_fps, hub_card)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         new = Path(temporary)
+        # From here on model and env are those that others get, not the author's.
         model, env, mean, std = round_trip(model, env, new / "q-learning.pkl")
         score = f"{mean:.2f} +/- {std:.2f}"
         model_card(model, env, score, repo_id, old_card).save(new / "README.md")
@@ -1095,7 +1120,7 @@ def check_package(
     model: Model, env: Env, folder: Path, fps: float, hub_card: Any
 ) -> Any:
     """The old card whose words will stay; raises whatever would fail after a training."""
-    check_film(Path("replay.mp4"), fps, env)
+    check_film(Path("replay.mp4"), fps, env)  # only its ending counts here
     check_writable(folder)
     return card_to_keep(card_in(folder), hub_card, model)
 
@@ -1113,12 +1138,10 @@ def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, f
         raise ValueError(f"others cannot use this model: {error}; {ADVICE}") from None
     their_mean, their_std = evaluate_model(their_env, their_model)
     if abs(mean - their_mean) > 1e-9 or abs(std - their_std) > 1e-9:
-        yours = f"{mean:.2f} +/- {std:.2f}"
-        theirs = f"{their_mean:.2f} +/- {their_std:.2f}"
-        text = (
-            f"your environment gives {yours}, the one that others make from this model"
+        raise ValueError(
+            f"your environment gives {mean:.2f} +/- {std:.2f}, the one that others make "
+            f"from this model {their_mean:.2f} +/- {their_std:.2f}: {ADVICE}"
         )
-        raise ValueError(f"{text} {theirs}: {ADVICE}")
     return their_model, their_env, mean, std
 
 
@@ -1226,6 +1249,7 @@ def metadata(
     tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
     # What the owner has added: a licence, a language, tags of their own
     kept = old_card.data.to_dict() if old_card else {}
+    # But for what is written anew ("model-index" is the old score)
     for ours in "model-index", "model_name", "pipeline_tag":
         kept.pop(ours, None)
     tags += [tag for tag in kept.pop("tags", None) or [] if tag not in tags]
@@ -1256,19 +1280,16 @@ def command_to_train(model: Model) -> str:
     (Nothing if no recipe is of its game, or if an option would have to say None.)
     """
     commands = []
+    game = model["env_id"], game_arguments(model)
     for recipe_name, recipe in qlearning.RECIPES.items():
-        if recipe["env_id"] != model["env_id"]:
+        if game != (recipe["env_id"], recipe["env_kwargs"]):
             continue
-        if recipe["env_kwargs"] != game_arguments(model):
-            continue
-        options = {}
-        for name in HYPERPARAMETERS:
-            if name != "n_eval_episodes" and model.get(name) != recipe[name]:
-                options[qlearning.option(name)] = model.get(name)
-        if None not in options.values():
-            texts = [f" {option} {value}" for option, value in options.items()]
+        names = [name for name in HYPERPARAMETERS if name != "n_eval_episodes"]
+        changed = [name for name in names if model.get(name) != recipe[name]]
+        if all(model.get(name) is not None for name in changed):
+            options = [f" {qlearning.option(name)} {model[name]}" for name in changed]
             commands.append(
-                f"python hub_utils.py package {recipe_name}{''.join(texts)}"
+                f"python hub_utils.py package {recipe_name}{''.join(options)}"
             )
     return min(commands, key=len, default="")
 
@@ -1285,27 +1306,31 @@ def card_in(folder: Path) -> Any:
 
 
 def owners_words(card: Any) -> str:
-    """The owner's text: all below OWNER_MARK; of a card without the mark all of it."""
+    """The owner's text: all below OWNER_MARK."""
     if card is None:
         return ""
     _, mark, words = card.text.partition(OWNER_MARK)
+    # A card without the mark was not written by us: all of it is the owner's.
     return str(words if mark else f"\n\n{card.text.strip()}\n")
 
 
 def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
-    """The card whose words and metadata stay: that on the Hub, or else the local one.
+    """The card whose words and metadata stay: the Hub's, or else the folder's if it is ours.
 
-    ValueError if words in the folder would get lost: they are not on the Hub, or belong
-    to another game, or its README.md is no agent's card at all.
+    ValueError if the README.md in the folder has words that this card does not have:
+    they would get lost.
     """
-    card = hub_card
-    if card is None and local_card and game_name(model) in (local_card.data.tags or []):
-        card = local_card
-    words = owners_words(local_card).strip()
-    if words and words not in owners_words(card):
+    local_tags = (local_card.data.tags or []) if local_card else []
+    if hub_card:
+        kept = hub_card
+    elif game_name(model) in local_tags:  # it is a card of this game's agent
+        kept = local_card
+    else:
+        kept = None
+    if owners_words(local_card).strip() not in owners_words(kept):  # "" is in any text
         text = "the README.md in this folder has words that would get lost"
         raise ValueError(f"{text}: take another folder")
-    return card
+    return kept
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
@@ -1327,8 +1352,9 @@ def push_to_hub(
     """
     api = hf.HfApi(token=token)
     last_commit, card = fetch_repo(api, repo_id, private)
-    how: Any = {"repo_id": repo_id, "hub_card": card}
-    folder = package_model(model, env, local_repo_path, video_fps, **how)
+    folder = package_model(
+        model, env, local_repo_path, video_fps, repo_id=repo_id, hub_card=card
+    )
     with hub_errors(repo_id):
         if last_commit is None:
             api.create_repo(repo_id, private=private)
@@ -1353,7 +1379,10 @@ def check_token(api: hf.HfApi, repo_id: str) -> None:
     owners = [user["name"], *(group["name"] for group in user.get("orgs", []))]
     owner, slash, _ = repo_id.partition("/")
     if not slash or owner not in owners:
-        raise PermissionError(f"{repo_id} is not NAME/REPO of {' or '.join(owners)}")
+        names = " or ".join(f"{name}/" for name in owners)
+        raise PermissionError(
+            f"you cannot push to {repo_id}: it must begin with {names}"
+        )
 
 
 def fetch_repo(
@@ -1396,11 +1425,13 @@ def load_from_hub(
 
     Without a connection it is the copy of an earlier download, if there is one.
     """
-    api, size = hf.HfApi(token=token), 0
-    # Without a connection the size is not known, and the client looks for a copy itself.
-    with contextlib.suppress(ConnectionError), hub_errors(repo_id):
-        url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
-        size = api.get_hf_file_metadata(url=url).size or 0
+    api = hf.HfApi(token=token)
+    try:
+        with hub_errors(repo_id):
+            url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+            size = api.get_hf_file_metadata(url=url).size or 0
+    except ConnectionError:  # below, the client looks for an earlier download
+        size = 0
     if size > MAX_BYTES:
         raise ValueError(f"{filename} of {repo_id} is too large for a Q-learning model")
     with hub_errors(repo_id):
@@ -1418,16 +1449,16 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise PermissionError(text) from None
     except errors.RepositoryNotFoundError:
         raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
-    except (
-        errors.LocalEntryNotFoundError
-    ):  # an EntryNotFoundError as well, so before it
+    # This one is an EntryNotFoundError as well, so it comes before it.
+    except errors.LocalEntryNotFoundError:
         raise ConnectionError(NO_CONNECTION) from None
     except errors.EntryNotFoundError:
         raise FileNotFoundError(f"{repo_id} has no such file") from None
     except NO_ANSWER as error:
-        # What the Hub has answered has a response, and what the disk did an errno.
-        was_answered = getattr(error, "response", None) is not None
-        if was_answered or getattr(error, "errno", None):
+        # Three things end here. The Hub answered with an error: that has a response. The
+        # disk failed: that has an errno. Anything else means that nobody answered.
+        has_response = getattr(error, "response", None) is not None
+        if has_response or getattr(error, "errno", None):
             raise
         raise ConnectionError(NO_CONNECTION) from None
 
@@ -1453,8 +1484,9 @@ def show_model(model: Model) -> None:
     # What a model of the course lacks, such as an initial value, is as for the lake.
     model = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
     steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
-    seeds = len(model["eval_seed"]) or MOST_EPISODES
-    episodes = min(model["n_eval_episodes"], seeds, MOST_EPISODES, MOST_IN_ALL // steps)
+    episodes = min(model["n_eval_episodes"], MOST_EPISODES, MOST_IN_ALL // steps)
+    if model["eval_seed"]:  # there is one seed for each episode
+        episodes = min(episodes, len(model["eval_seed"]))
     if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):
         print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
     model |= {"n_eval_episodes": episodes, "max_steps": steps}
@@ -1467,15 +1499,14 @@ def show_model(model: Model) -> None:
 def record(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and film or draw what it has learned, or film the training."""
     path = Path(args.file).expanduser()
+    if args.learning:
+        print(record_learning(recipe, path, args.fps))
+        return
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
-    is_picture = path.suffix.lower() == ".png" and not args.learning
+    is_picture = path.suffix.lower() == ".png"
     if not is_picture:
         check_film(path, args.fps, env)
     check_writable(path.parent)
-    if args.learning:
-        record_learning(recipe, path, args.fps)
-        print(path)
-        return
 
     Qtable = qlearning.learn(env, recipe)
     model, start = recipe | {"qtable": Qtable}, recipe["initial_value"]
@@ -1511,6 +1542,7 @@ def push(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and upload it to the Hugging Face Hub."""
     folder = Path(args.folder).expanduser()
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    # To fail early; push_to_hub looks again, for the last commit of that moment.
     _, hub_card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
     check_package(recipe, env, folder, args.fps, hub_card)
     model = recipe | {"qtable": qlearning.learn(env, recipe)}
@@ -1557,7 +1589,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_command(
     commands: Any, function: Callable[..., None], argv: Sequence[str]
 ) -> Any:
-    """A command that trains a recipe, named and described like the function it calls."""
+    """A command that trains a recipe, named and described like the function it calls.
+
+    Its help shows the numbers of the recipe that is named in `argv`.
+    """
     text, name = function.__doc__, function.__name__
     usage = f"%(prog)s recipe {'file ' if name == 'record' else ''}[options]"
     options = commands.add_parser(

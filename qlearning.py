@@ -1,7 +1,7 @@
 """Tabular Q-learning in plain Python: learn what every action is worth in every state.
 
     python qlearning.py            learn to cross a frozen lake, compare with the exact answer
-    python qlearning.py --list     the other games
+    python qlearning.py --list     the other games; then, say, python qlearning.py taxi
 
 Down to the line "The algorithm ends here" it is complete, and it needs no package (with
 tqdm it shows a progress bar). All the rest shows what was learned, and compares it.
@@ -28,13 +28,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-# In the annotations, list[list[float]] is a Q-table (a NumPy array works as well), and
-# what needs an import is quoted, so that a pasted function runs without it.
 Env = Any  # a gymnasium.Env
+# In annotations list[list[float]] is a Q-table (a NumPy array works as well). Names that
+# are imported or defined up here stand in quotes there: Python does not look them up, so
+# a function that you paste elsewhere runs without them.
 
 
 # ------------------ What is a state worth? --------------------------------------------
-# These three are not called below. They are the ideas of `td_update`, one by one.
+# These three are not called below. They are the ideas of `td_update`, one by one. The
+# two updates change V in place, and return the new value.
 def discounted_return(rewards: list[float], gamma: float) -> float:
     """G = r1 + gamma r2 + gamma^2 r3 + ..., summed from the end. [book, eq. 3.8]
 
@@ -105,7 +107,7 @@ def argmax(values: list[float]) -> int:
 
 
 def greedy_policy(Qtable: list[list[float]], state: int) -> int:
-    """The best action known: the policy that is learned about, and that plays at last."""
+    """The best action known: the policy that is learned about, and that is evaluated."""
     return argmax(Qtable[state])
 
 
@@ -123,7 +125,7 @@ def epsilon_greedy_policy(
         if row.count(best) == 1:  # no tie: no random number is needed
             return row.index(best)
         ties = [action for action, value in enumerate(row) if value == best]
-        return ties[int(rng.random() * len(ties))]  # int(...) is one of 0, 1, 2, ...
+        return ties[int(rng.random() * len(ties))]  # each as likely
     return int(rng.random() * len(Qtable[state]))  # explore
 
 
@@ -192,27 +194,27 @@ def train(
 ) -> list[list[float]]:
     """The same Qtable, improved in place by Q-learning. [book, section 6.5; course]
 
-    The arguments come in the order of the course. With `min_learning_rate` alpha decays
+    The arguments come in the order of the course; those after the * are new. With `min_learning_rate` alpha decays
     like epsilon, otherwise it stays. The same `seed` gives the same table, bit for bit.
     After each episode `on_episode(episode, epsilon, steps, score)` is called.
     """
-    # Without a minimum alpha "decays" from learning_rate to learning_rate: it stays.
-    low_alpha = learning_rate if min_learning_rate is None else min_learning_rate
+    # Without a minimum alpha stays: it "decays" from learning_rate to learning_rate.
+    min_alpha = learning_rate if min_learning_rate is None else min_learning_rate
     # Refuse the usual mistakes (the checks stand below)
     check_table(env, Qtable)
     check_counts(n_training_episodes, max_steps)
-    check_rates(min_epsilon, max_epsilon, low_alpha, learning_rate, gamma)
+    check_rates(min_epsilon, max_epsilon, min_alpha, learning_rate, gamma)
     rng = random.Random(seed)
 
     for episode in progress_bar(range(n_training_episodes)):
         epsilon = exponential_decay(episode, min_epsilon, max_epsilon, decay_rate)
-        alpha = exponential_decay(episode, low_alpha, learning_rate, decay_rate)
+        alpha = exponential_decay(episode, min_alpha, learning_rate, decay_rate)
         # Seeded once: the same seed at every reset would repeat the same random numbers.
         state, _ = env.reset(seed=seed if episode == 0 else None)
         check_state(state, Qtable)
         score = 0.0
 
-        # To run out of steps is to be truncated.
+        # An episode that runs out of steps is truncated.
         for step in range(1, max_steps + 1):
             # Step 2: choose an action
             action = epsilon_greedy_policy(Qtable, state, epsilon, rng)
@@ -238,7 +240,7 @@ def train(
 def rollout(
     env: "Env", Qtable: list[list[float]], state: int, max_steps: int
 ) -> "Iterator[tuple[int, int, float, int, bool]]":
-    """Play on greedily from the state of the environment, and yield each step.
+    """Play greedily from `state`, where `env` now stands, and yield each step.
 
     A step is (state, action, reward, new_state, terminated).
     """
@@ -262,7 +264,8 @@ def evaluate_agent(
 ) -> tuple[float, float]:
     """Mean and (population) standard deviation of the greedy policy's scores. [course]
 
-    `seed` holds one reset seed for each episode, or nothing: then nothing is seeded.
+    `seed` (so called in the course) holds one reset seed for each episode, or nothing:
+    then nothing is seeded.
     """
     check_table(env, Q)
     check_counts(n_eval_episodes, max_steps)
@@ -270,7 +273,8 @@ def evaluate_agent(
         raise ValueError(f"{n_eval_episodes} episodes, but only {len(seed)} seeds")
     scores = []
     for episode in range(n_eval_episodes):
-        state, _ = env.reset(seed=int(seed[episode]) if len(seed) else None)
+        reset_seed = int(seed[episode]) if len(seed) > 0 else None
+        state, _ = env.reset(seed=reset_seed)
         score = 0.0
         for _, _, reward, _, _ in rollout(env, Q, state, max_steps):
             score += reward
@@ -335,9 +339,9 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return items
-    if "ipykernel" in sys.modules:  # a notebook
+    if "ipykernel" in sys.modules:  # a notebook is no terminal, but can show a bar
         return tqdm(items, unit=unit)
-    return tqdm(items, unit=unit, disable=None)  # None: only in a terminal, in no pipe
+    return tqdm(items, unit=unit, disable=None)  # None: in no pipe, only in a terminal
 
 
 # ================== The algorithm ends here: copy down to here ========================
@@ -376,7 +380,7 @@ def game_of(env: Env) -> Env:
     Wrappers that only watch, film or limit a game are taken off. Any other wrapper may
     renumber the states, say, or scale the rewards: it makes a game of its own.
     """
-    while type(env) in PASSIVE_WRAPPERS:
+    while type(env) in PASSIVE_WRAPPERS:  # type(), as a subclass may do more
         env = env.env
     return env
 
@@ -388,17 +392,16 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     learner never looks at it. ValueError if there is no such P for these states.
     """
     game, (n_states, n_actions) = game_of(env), table_size(env)
-    # A passenger who may change the destination: Gymnasium leaves that out of P.
-    is_complete = not getattr(game, "fickle_passenger", False)
     try:
         P, starts = game.P, [float(p) for p in game.initial_state_distrib]
-        for state in range(n_states):
-            for action in range(n_actions):
-                for _, new_state, _, _ in P[state][action]:
-                    is_complete = is_complete and 0 <= new_state < n_states
+        cells = [P[s][a] for s in range(n_states) for a in range(n_actions)]
+        is_complete = all(
+            0 <= new < n_states for cell in cells for _, new, _, _ in cell
+        )
     except (AttributeError, LookupError, TypeError, ValueError):
         is_complete = False  # it has no P, or its P is something else
-    if not is_complete:
+    # A passenger who may change the destination: Gymnasium leaves that out of P.
+    if getattr(game, "fickle_passenger", False) or not is_complete:
         text = "publishes no rules (P and initial_state_distrib)"
         raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
     return P, starts
@@ -406,14 +409,17 @@ def rules(env: Env) -> tuple[Any, list[float]]:
 
 def bellman_backup(P: Any, V: list[float], gamma: float) -> Table:
     """Q(s,a) = the expected r + gamma V(s') over all that can happen. [book, eq. 4.6]"""
-
-    def expected(outcomes: Sequence[tuple[float, int, float, bool]]) -> float:
-        return sum(
-            p * (reward + (0.0 if terminated else gamma * V[new_state]))
-            for p, new_state, reward, terminated in outcomes
-        )
-
-    return [[expected(P[s][a]) for a in range(len(P[s]))] for s in range(len(V))]
+    Qtable = []
+    for state in range(len(V)):
+        row = []
+        for action in range(len(P[state])):
+            parts = []  # of each thing that can happen its probability times its target
+            for probability, new_state, reward, terminated in P[state][action]:
+                next_value = 0.0 if terminated else V[new_state]
+                parts.append(probability * (reward + gamma * next_value))
+            row.append(sum(parts))
+        Qtable.append(row)
+    return Qtable
 
 
 def value_iteration(env: Env, gamma: float) -> Table:
@@ -479,12 +485,13 @@ LAKE: Recipe = {
     "eval_seed": [],
     **{name: value for name, (value, _) in HYPERPARAMETERS.items()},
 }
+# The reset seeds with which the course evaluates a taxi
 TAXI_SEEDS = """
     16 54 165 177 191 191 120 80 149 178 48 38 6 125 174 73 50 172 100 148 146 6 25 40 68
     148 49 167 9 97 164 176 61 7 54 55 161 131 184 51 170 12 120 113 95 126 51 98 36 135
     54 82 45 95 89 59 95 124 9 113 58 85 51 134 121 169 105 21 30 11 50 65 12 43 82 145
     152 97 106 55 31 85 38 112 102 168 123 97 21 83 158 26 80 63 5 81 32 11 28 148"""
-TAXI = LAKE | {  # the course's as well
+TAXI = LAKE | {  # where the course has other numbers for the taxi
     "env_id": "Taxi-v3",
     "env_kwargs": {},
     "n_training_episodes": 25_000,
@@ -499,6 +506,7 @@ ICE = LAKE | {
     "min_learning_rate": 0.01,
     "gamma": 0.99,
 }
+# The goal is far: every value starts at 1, the most there is, so that all gets tried.
 ICE_8X8 = ICE | {
     "env_kwargs": {"map_name": "8x8", "is_slippery": True},
     "initial_value": 1.0,
@@ -543,13 +551,17 @@ LESSONS = {
     "cliffwalking": "the cliff: random steps fall off, the greedy policy does not",
 }
 # The same game in older and in newer versions of Gymnasium
-OTHER_ID = {"Taxi-v3": "Taxi-v4", "CliffWalking-v0": "CliffWalking-v1"}
-OTHER_ID |= {new: old for old, new in OTHER_ID.items()}
+OTHER_ID = {
+    "Taxi-v3": "Taxi-v4",
+    "Taxi-v4": "Taxi-v3",
+    "CliffWalking-v0": "CliffWalking-v1",
+    "CliffWalking-v1": "CliffWalking-v0",
+}
 
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
-    # With options of its own, such as rain, it would not be the same game.
+    # Options such as is_rainy change the game, perhaps not alike in both versions.
     options = kwargs.keys() - {"render_mode", "max_episode_steps"}
     if env_id not in gym.registry and not options:
         env_id = OTHER_ID.get(env_id, env_id)
@@ -560,9 +572,10 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     """A Q-table, by default a new one, trained with all the numbers of a recipe."""
     if Qtable is None:
         Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
-    numbers = {name: recipe[name] for name in HYPERPARAMETERS}
-    numbers.pop("initial_value")  # it is in the table
-    numbers.pop("n_eval_episodes")  # for later
+    not_for_train = "initial_value", "n_eval_episodes"  # in the table; for later
+    numbers = {
+        name: recipe[name] for name in HYPERPARAMETERS if name not in not_for_train
+    }
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
@@ -592,7 +605,8 @@ Reward: -1 a step; -100 for falling off the cliff, which leads back to S.""",
     "taxi": """Fetch a passenger at one of R, G, Y, B and bring them to another one.
 Reward: -1 a step; +20 for arriving; -10 for a wrong pickup or dropoff.
 25 places x 5 (passenger at R, G, Y, B or in the taxi) x 4 destinations = 500
-states; in 100 of them the passenger is at the destination: these never occur.
+states; in 100 of them the passenger is at the destination: 4 of these are the
+ends, the others never occur.
 How to read 328 (3,1) Y to R: state 328, taxi in row 3, column 1, passenger at
 Y, destination R. On the map | is a wall, and : is none.""",
 }
@@ -601,8 +615,6 @@ ACTIONS = {
     "cliff": ["UP", "RIGHT", "DOWN", "LEFT"],
     "taxi": ["south", "north", "east", "west", "pickup", "dropoff"],
 }
-
-
 TAXI_MAP = ["R...G", ".....", ".....", ".....", "Y..B."]
 
 
@@ -684,14 +696,16 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     rows, names, texts = map_of(env), action_names(env), {}
     if not rows:
         raise ValueError("this game has no map: show_table prints its Q-table")
-    arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))
+    arrow_of = dict(
+        zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows)
+    )  # empty without arrows
     room = 6 if len(rows[0]) <= 8 else 4  # letters for a number
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
         if is_known(model, row):
             name = names[argmax(row)].upper()
-            arrow = arrow_of.get(COMPASS.get(name, name), "")
-            texts[state] = arrow + shortened(max(row), room)
+            direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
+            texts[state] = arrow_of.get(direction, "") + shortened(max(row), room)
         elif letter not in "HCG":  # holes, cliff and goal: nobody acts there
             texts[state] = "."
     return draw_map(rows, texts)
@@ -725,7 +739,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     show_world(env, recipe)
     numbers = ", ".join(f"{name}={recipe[name]}" for name in HYPERPARAMETERS)
     print("\nLEARNING\n" + textwrap.fill(numbers, 79))
-    history: list[Any] = []
+    history: list[Any] = []  # (episode, epsilon, steps, score) of each episode
     first_episodes: list[list[Step]] = []
 
     def remember(*told: Any) -> None:
@@ -747,7 +761,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     print("README.md explains each part, in Chinese .github/README.zh-CN.md.")
 
 
-class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):
+class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):  # four types, for type checkers
     """The same environment, which keeps the steps of the current episode in `steps`."""
 
     def reset(self, **options: Any) -> Any:
@@ -780,7 +794,9 @@ def show_world(env: Env, model: Recipe) -> None:
         usual = "Reward: 1 for reaching G, else 0."
         print(usual if rewards == [0, 1] else f"Rewards: {rewards}")
         if is_slippery:
-            print("Slippery: a step may go to one side of where it was meant to go.")
+            print(
+                "Slippery: a step may slide off at a right angle to where it should go."
+            )
     numbered = ", ".join(f"{action} {name}" for action, name in enumerate(names))
     sizes = f"{table_size(env)[0]} states, {len(names)} actions: {numbered}"
     print(textwrap.fill(sizes, 79))
@@ -811,7 +827,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     with contextlib.suppress(ValueError):  # without rules there are no bars
         best = exact_score(env, max_steps)
     if best:
-        other = "no bar: 0 or less" if best > 0 else "20: twice the cost"
+        other = "no bar: 0 or less" if best > 0 else "half a bar: twice that"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
     print("episodes  epsilon  mean score since the line above, random steps included")
     # For 10,000 episodes 20, 40, 79, ... 5000, 10000: each about twice the one before
@@ -854,12 +870,10 @@ def replayed_updates(
 
     (`train` says nothing about single updates, so that it stays short.)
     """
-    gamma, high, low = (
-        recipe["gamma"],
-        recipe["learning_rate"],
-        recipe["min_learning_rate"],
-    )
-    low = high if low is None else low
+    gamma, high = recipe["gamma"], recipe["learning_rate"]
+    low = recipe["min_learning_rate"]
+    if low is None:  # alpha stays
+        low = high
     for episode, steps in enumerate(episodes):
         alpha = exponential_decay(episode, low, high, recipe["decay_rate"])
         for state, action, reward, new_state, terminated in steps:
@@ -883,46 +897,50 @@ def replayed_updates(
 
 def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
     """Print the arithmetic of the first two updates that teach something."""
-    start, names = recipe["initial_value"], action_names(env)
-    lessons = ["the first value that changes", "the first built on a learned value"]
+    print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
+    start = recipe["initial_value"]
+    Qtable = initialize_q_table(*table_size(env), start)
+    updates = replayed_updates(recipe, Qtable, episodes)
+    changes = (update for update in updates if update.new != update.old)
+    first = next(changes, None)
+    if first is None:
+        return
+    show_arithmetic(env, recipe["gamma"], first, "the first value that changes")
+    # The search goes on behind the first one, for an s' of which something was learned.
+    built_on = (update for update in changes if update.next_value not in (0, start))
+    second = next(built_on, None)
+    if second is None:
+        return
+    show_arithmetic(env, recipe["gamma"], second, "the first built on a learned value")
+    name = state_name(env, second.new_state)
+    print(f"  where {second.next_value:.4g} was the best value of s', state {name}")
+
+
+def show_arithmetic(env: Env, gamma: float, u: Update, lesson: str) -> None:
+    """Print one update with its numbers."""
 
     def text(value: float) -> str:
         return f"({value:.4g})" if value < 0 else f"{value:.4g}"
 
-    print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
-    Qtable = initialize_q_table(*table_size(env), start)
-    for u in replayed_updates(recipe, Qtable, episodes):
-        if u.new == u.old:
-            continue
-        is_second = len(lessons) == 1
-        if is_second and u.next_value in (0, start):  # nothing was learned of s'
-            continue
-        name, lesson = state_name(env, u.state), lessons.pop(0)
-        print(f"\nEpisode {u.episode + 1}, state {name}, {lesson}:")
-        target = f"{u.reward:g} + {recipe['gamma']:g} * {text(u.next_value)}"
-        print(
-            f"  Q({u.state}, {names[u.action]}) = {u.old:.4g} + {u.alpha:.4g} * ",
-            end="",
-        )
-        print(f"({target} - {text(u.old)}) = {u.new:.4g}")
-        if is_second:
-            name = state_name(env, u.new_state)
-            print(f"  where {u.next_value:.4g} was the best value of s', state {name}")
-            return
+    print(f"\nEpisode {u.episode + 1}, state {state_name(env, u.state)}, {lesson}:")
+    name = action_names(env)[u.action]
+    target = f"{u.reward:g} + {gamma:g} * {text(u.next_value)}"
+    change = f"{u.alpha:.4g} * ({target} - {text(u.old)})"
+    print(f"  Q({u.state}, {name}) = {u.old:.4g} + {change} = {u.new:.4g}")
+    if u.terminated:
+        print("  where the game is over: the future counts as 0")
 
 
 def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
     """Print how V(s) spreads over a lake, back from the goal: four maps."""
+    print("\nHOW VALUE SPREADS: V(s) = max Q(s,a), and . where nothing is known yet")
     Qtable, goals = initialize_q_table(*table_size(env), recipe["initial_value"]), 0
     for update in replayed_updates(recipe, Qtable, episodes):
         if not (update.terminated and update.reward > 0):  # the goal was not reached
             continue
         goals += 1
         if goals in (1, 3, 10, 30):
-            print(
-                f"\nHOW VALUE SPREADS: V(s) in episode {update.episode + 1}, ", end=""
-            )
-            print(f"goal reached {goals}x")
+            print(f"\nin episode {update.episode + 1}, goal reached {goals}x:")
             print(draw_policy(env, recipe | {"qtable": Qtable}))
 
 
@@ -935,7 +953,7 @@ def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) ->
     Qtable, seed = model["qtable"], evaluation_seeds(model)[episode - 1]
     first_state, _ = env.reset(seed=seed)
     steps = list(rollout(env, Qtable, first_state, model["max_steps"]))
-    visited = list(dict.fromkeys(state for state, *_ in steps))
+    visited = list(dict.fromkeys(state for state, *_ in steps))  # in order, each once
     show_table(env, model, range(len(Qtable)) if len(Qtable) <= 64 else visited[:6])
     if map_of(env):
         print("\nTHE POLICY: the greedy actions, with V(s), the value of the best one")
@@ -974,18 +992,22 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
         "\nTHE Q-TABLE: * the greedy action (of equal ones the first), . nothing known"
     )
     if len(states) < len(Qtable):
-        print(f"(only {len(states)} of the {len(Qtable)} states)")
+        print(f"(of the {len(Qtable)} states only the first ones of the episode below)")
     if len(actions) < len(names):
         print(f"(only the best 6 of {len(names)} actions)")
-    heads = [names[action][:width].rjust(width) for action in actions]
-    print(("state".ljust(19) + " ".join(heads)).rstrip())
+    # Each column is followed by one place: for the star of a greedy action.
+    heads = [names[action][:width].rjust(width) + " " for action in actions]
+    print(("state".ljust(19) + "".join(heads)).rstrip())
     for state in states:
-        row, cells = Qtable[state], [".".rjust(width)]
-        if is_known(model, row):
-            stars = ["*" if action == argmax(row) else " " for action in actions]
-            numbers = [number(row[action]).rjust(width) for action in actions]
-            cells = [text + star for text, star in zip(numbers, stars)]
-        print((state_name(env, state)[:19].ljust(19) + "".join(cells)).rstrip())
+        line = state_name(env, state)[:19].ljust(19)
+        if is_known(model, Qtable[state]):
+            best = argmax(Qtable[state])
+            for action in actions:
+                star = "*" if action == best else " "
+                line += number(Qtable[state][action]).rjust(width) + star
+        else:
+            line += ".".rjust(width)
+        print(line.rstrip())
 
 
 def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
@@ -999,17 +1021,19 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
             continue
         expected = Qtable[state][action]
         target = reward + gamma * (0.0 if terminated else max(Qtable[new_state]))
-        error = round(target, 4) - round(expected, 4)  # of the numbers as printed
+        error = number(round(target, 4) - round(expected, 4))  # of the printed numbers
+        signed = error if error.startswith("-") else f"+{error}"
         name = state_name(env, state)[:19]
         print(f"{i:>4} {name:<19} {names[action][:8]:<8}{reward:>8g}", end="")
-        print(f"{number(expected):>9}{number(target):>10}", end="")
-        sign = "" if number(error).startswith("-") else "+"
-        print(f"{sign}{number(error)}".rjust(10))
+        print(f"{number(expected):>9}{number(target):>10}{signed:>10}")
     score = sum(reward for _, _, reward, _, _ in steps)
     n_steps = f"{len(steps)} step{'s' if len(steps) > 1 else ''}"
     print(f"After {n_steps} {how_it_ended(env, steps)}. Score {score:g}.")
+    if known_game(env) == "lake" and lake_rules(env)[1]:
+        print("(On ice each step is luck: only on average are the TD errors near 0.)")
 
-    rows, places = map_of(env), [steps[0][0], *(step[3] for step in steps)]
+    rows = map_of(env)
+    places = [steps[0][0]] + [new_state for _, _, _, new_state, _ in steps]
     if known_game(env) == "taxi":
         rows = TAXI_MAP
         places = [state // 20 for state in places]  # 20 states for each place
@@ -1034,6 +1058,9 @@ def how_it_ended(env: Env, steps: list[Step]) -> str:
 
 
 # ------------------ The proof: the learned table beside the exact one -----------------
+EXACT = 5e-9  # values that are nearer than this are equal to 8 decimals
+
+
 class Comparison(NamedTuple):
     """How far a table is from the exact one."""
 
@@ -1043,27 +1070,37 @@ class Comparison(NamedTuple):
     kept: list[bool]  # whether each cell of an end is as at the start: it must be
     exact_mean_std: tuple[float, float]  # of the exact table, in the sampled episodes
     agent_score: float  # the expected score of this table's greedy policy
-    exact_score: float  # the expected score of the exact table's
-    best_score: float  # the expected score of the best possible play
+    exact_table_score: float  # that of the exact table's
+    best_score: float  # and that of the best possible play
 
 
 def compare(env: Env, model: Recipe) -> Comparison:
     """A table beside the exact one; ValueError if there is none."""
     Qtable, exact = model["qtable"], value_iteration(env, model["gamma"])
+    start, max_steps = model.get("initial_value", 0.0), model["max_steps"]
+    known = [state for state, row in enumerate(Qtable) if is_known(model, row)]
+    gaps, wrong = [], []
+    for state in known:
+        gaps += [abs(q - x) for q, x in zip(Qtable[state], exact[state])]
+        if exact[state][greedy_policy(Qtable, state)] < max(exact[state]) - 1e-9:
+            wrong.append(state)
+
     P, _ = rules(env)
-    known = [s for s, row in enumerate(Qtable) if is_known(model, row)]
-    outcomes = [o for s in known for a in range(len(Qtable[s])) for o in P[s][a]]
-    ends = {new_state for _, new_state, _, terminated in outcomes if terminated}
-    start, steps = model.get("initial_value", 0.0), model["max_steps"]
+    ends = set()  # the states where an episode can end
+    for state in known:
+        for action in range(len(Qtable[state])):
+            for _, new_state, _, terminated in P[state][action]:
+                if terminated:
+                    ends.add(new_state)
     return Comparison(
-        known,
-        gaps=[abs(q - x) for s in known for q, x in zip(Qtable[s], exact[s])],
-        wrong=[s for s in known if exact[s][argmax(Qtable[s])] < max(exact[s]) - 1e-9],
-        kept=[q == start for s in ends for q in Qtable[s]],
+        known=known,
+        gaps=gaps,
+        wrong=wrong,
+        kept=[value == start for state in ends for value in Qtable[state]],
         exact_mean_std=evaluate_model(env, model | {"qtable": exact}),
-        agent_score=exact_score(env, steps, Qtable),
-        exact_score=exact_score(env, steps, exact),
-        best_score=exact_score(env, steps),
+        agent_score=exact_score(env, max_steps, Qtable),
+        exact_table_score=exact_score(env, max_steps, exact),
+        best_score=exact_score(env, max_steps),
     )
 
 
@@ -1071,13 +1108,14 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
     """What the numbers of a comparison mean, in words."""
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
-    missing = found.exact_score - found.agent_score
+    missing = found.exact_table_score - found.agent_score
     if missing > 1e-9:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
         where = f"in states such as {states}" if states else "where it learned nothing"
-        return f"The agent scores {missing:.4f} less than the exact table, {where}."
+        text = f"The agent scores {missing:.4f} less than the exact table, {where}."
+        return f"{text} Some actions were tried too rarely."
     text = "All that was learned is exact."
-    if max(found.gaps) >= 5e-9:
+    if max(found.gaps) >= EXACT:
         text = "The agent plays as well as the exact table. Not all of its values are exact: "
         text += "some actions are rarely tried, and luck never quite averages out."
     if found.agent_score > found.best_score - 1e-9:
@@ -1089,14 +1127,12 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
 
 def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     """Print the numbers of a comparison, and the verdict."""
-    n_known, n_exact = len(found.known), sum(gap < 5e-9 for gap in found.gaps)
+    n_known, n_exact = len(found.known), sum(gap < EXACT for gap in found.gaps)
     n_right, n_steps = n_known - len(found.wrong), step_limit(env, model["max_steps"])
-    mean, std = found.exact_mean_std
+    n_cells, (mean, std) = len(found.gaps), found.exact_mean_std
     print(f"States whose row has changed: {n_known} of {len(model['qtable'])}")
-    print(
-        f"Their Q-values that are exact to 8 decimals: {n_exact} of {len(found.gaps)}"
-    )
-    if n_exact < len(found.gaps):
+    print(f"Their Q-values that are exact to 8 decimals: {n_exact} of {n_cells}")
+    if n_exact < n_cells:
         gap = statistics.fmean(found.gaps)
         print(f"Mean distance of these Q-values from the exact ones: {gap:.4f}")
     n_kept = f"{sum(found.kept)} of {len(found.kept)}"
@@ -1104,16 +1140,15 @@ def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     print(f"States where the greedy action is a best one: {n_right} of {n_known}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
     print(f"Expected score from all starts in {n_steps} steps, by the rules:")
-    print(
-        f"  agent {found.agent_score:.4f}, exact table {found.exact_score:.4f}", end=""
-    )
-    print(f", best possible play {found.best_score:.4f}")
+    scores = f"agent {found.agent_score:.4f}, exact table {found.exact_table_score:.4f}"
+    print(f"  {scores}, best possible play {found.best_score:.4f}")
     print(textwrap.fill(f"VERDICT: {verdict(env, model, found)}", 79))
-    if found.gaps and max(found.gaps) < 5e-9 and model.get("initial_value", 0.0) == 0:
+    is_exact = n_cells > 0 and n_exact == n_cells
+    if is_exact and model.get("initial_value", 0.0) == 0:
         print(
-            "Try --initial-value 1: in a table that starts at 0 an update that ignores"
+            "Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot"
         )
-        print("`terminated` would look the same.")
+        print("`terminated` would give the same table; from 1 it would not.")
 
 
 # ------------------ The command line --------------------------------------------------
@@ -1128,9 +1163,12 @@ def add_recipe(
     """Let a parser take a recipe, and an option for each hyperparameter.
 
     The help tells the values of the recipe that `argv` names, by default of the lake.
+    With nargs="?" the recipe need not be named.
     """
-    default = "frozenlake"
-    named = next((word for word in argv if word in RECIPES), default)
+    default = named = "frozenlake"
+    for word in argv:
+        if word in RECIPES:
+            named = word
     parser.add_argument(
         "recipe",
         nargs=nargs,
@@ -1158,13 +1196,13 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     for name in HYPERPARAMETERS:
         if getattr(args, name) is not None:
             r[name] = getattr(args, name)
-    alpha, low_alpha = r["learning_rate"], r["min_learning_rate"]
-    if low_alpha is None:
-        low_alpha = alpha
+    alpha, min_alpha = r["learning_rate"], r["min_learning_rate"]
+    if min_alpha is None:
+        min_alpha = alpha
     try:
         check_counts(r["n_training_episodes"], r["max_steps"])
         check_counts(r["n_eval_episodes"], r["max_steps"])
-        check_rates(r["min_epsilon"], r["max_epsilon"], low_alpha, alpha, r["gamma"])
+        check_rates(r["min_epsilon"], r["max_epsilon"], min_alpha, alpha, r["gamma"])
     except ValueError as error:
         parser.error(str(error))
     episodes, seeds = r["n_eval_episodes"], len(r["eval_seed"])
@@ -1186,7 +1224,8 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        # What is still to be written goes nowhere (from Python's own documentation).
+        # What is still to be written goes nowhere, or Python would complain once more as
+        # it ends (from Python's own documentation).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:

@@ -102,6 +102,8 @@ from qlearning import (
     value_iteration,
 )
 
+# The client's own upload of large files warns of itself, which `-W error` would not have.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 HERE = Path(__file__).parent
 SOURCE = (HERE / "qlearning.py").read_text(encoding="utf-8")
 LEFT, DOWN, RIGHT, UP = range(4)
@@ -233,10 +235,10 @@ class Script(gym.Env):
 def taught(env, Qtable=None, **changes):
     """What `train` makes of a table: one episode without chance, but for the changes."""
     numbers = {"n_training_episodes": 1, "min_epsilon": 0, "max_epsilon": 0}
-    numbers |= {"decay_rate": 0, "max_steps": 9}
+    numbers |= {"decay_rate": 0, "max_steps": 9} | changes
     if Qtable is None:
         Qtable = initialize_q_table(env.observation_space.n, env.action_space.n)
-    return train(env=env, Qtable=Qtable, **(numbers | changes))
+    return train(env=env, Qtable=Qtable, **numbers)
 
 
 WALK = (1, 1.0, False, False), (2, 2.0, False, False), (0, 4.0, True, False)
@@ -358,17 +360,25 @@ def test_rollout_gives_each_greedy_step_and_stops_in_time():
 def test_evaluation_gives_mean_and_population_deviation_of_scores():
     class Growing(Script):
         def step(self, action):
-            return 1, 2.0 * len(self.seeds), True, False, {}
+            return 1, 2.0 * len(self.seeds), True, False, {}  # 2 at first, then 4, ...
 
-    env, table = Growing(), [[0, 1], [0, 1], [0, 1]]
-    assert evaluate_agent(env, 9, 2, table, []) == (3.0, 1.0)
+    assert evaluate_agent(Growing(), 9, 2, initialize_q_table(3, 2), []) == (3.0, 1.0)
+
+
+def test_evaluation_takes_a_seed_for_each_episode():
+    env, table = Script(END), [[0, 1], [0, 1], [0, 1]]
+    evaluate_agent(env, 9, 1, table, [])
     seeds = gym.spaces.MultiDiscrete([8]).nvec  # NumPy's whole numbers
-    assert evaluate_agent(env, 9, 1, table, seeds) == (6.0, 0.0)
-    assert env.seeds == [None, None, 8] and type(env.seeds[2]) is int
+    evaluate_agent(env, 9, 1, table, seeds)
+    assert env.seeds == [None, 8] and type(env.seeds[1]) is int
     with pytest.raises(ValueError, match="^2 episodes, but only 1 seeds$"):
         evaluate_agent(env, 9, 2, table, seeds)
+
+
+def test_evaluation_stops_after_max_steps():
     endless = Script(*[(0, 1.0, False, False)] * 50)
-    assert evaluate_agent(endless, 20, 2, table, []) == (20.0, 0.0), "max_steps is 20"
+    table = initialize_q_table(3, 2)
+    assert evaluate_agent(endless, 20, 2, table, []) == (20.0, 0.0)
 
 
 # ------------------ Common mistakes: one sentence, before anything is changed ---------
@@ -844,8 +854,8 @@ The route, with the step that first reached a place:
 Q-values of ends, which must stay as at the start: 20 of 20
 ...
 VERDICT: All that was learned is exact. No play can score more.
-Try --initial-value 1: in a table that starts at 0 an update that ignores
-`terminated` would look the same.
+Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot
+`terminated` would give the same table; from 1 it would not.
 
 65,565 environment steps in N seconds.
 """,
@@ -854,7 +864,9 @@ Try --initial-value 1: in a table that starts at 0 an update that ignores
         ("frozenlake-slippery",),
         """
 Reward: 1 for reaching G, else 0.
-Slippery: a step may go to one side of where it was meant to go.
+Slippery: a step may slide off at a right angle to where it should go.
+...
+(On ice each step is luck: only on average are the TD errors near 0.)
 ...
 Their Q-values that are exact to 8 decimals: 0 of 44
 Mean distance of these Q-values from the exact ones: 0.0204
@@ -888,7 +900,7 @@ play can score more.
     (
         ("cliffwalking",),
         """
-A bar of 40 signs is the best possible score, -13.00; 20: twice the cost.
+A bar of 40 signs is the best possible score, -13.00; half a bar: twice that.
 ...
      500    0.056     -34.43  ███████████████
 ...
@@ -939,33 +951,22 @@ def edited(table, *cells):
     return table
 
 
-EXACT, AS_WELL = (
-    "All that was learned is exact.",
-    "plays as well as the exact table. Not",
-)
-
-
 @pytest.mark.parametrize(
-    ("cells", "start", "sentence"),
+    ("cells", "start", "words"),
     [
-        ([(14, UP, 2.0)], 0.0, "less than the exact table, in states such as 14."),
-        ([(14, RIGHT, 0.5)], 0.0, "less than the exact table, in states such as 14."),
-        ([(14, UP, 0.5)], 0.0, f"{AS_WELL} all of its values are exact: some"),
-        ([], 1.0, f"{EXACT} No play can score more."),
+        ([(14, UP, 2.0)], 0.0, "less than the exact table, in states such as 14. Some"),
+        ([(0, DOWN, 0), (0, RIGHT, 0)], 0.0, "1.0000 less than the exact table, in st"),
+        ([(14, UP, 0.5)], 0.0, "as well as the exact table. Not all of its values are"),
+        ([], 1.0, "All that was learned is exact. No play can score more."),
     ],
 )
-def test_the_verdict_is_in_plain_words(lake, cells, start, sentence):
+def test_the_verdict_is_in_plain_words(lake, cells, start, words):
     exact = edited(value_iteration(lake, 0.95), *cells)
     for end in (5, 7, 11, 12, 15) if start else ():
         exact[end] = [start] * 4
     told = shown(lake, {"qtable": exact, "initial_value": start})
-    assert sentence in " ".join(told.split("VERDICT: ")[1].split())
+    assert words in " ".join(told.split("VERDICT: ")[1].split())
     assert "--initial-value 1" not in told
-
-
-def test_where_nothing_was_learned_there_the_agent_loses(lake):
-    told = shown(lake, {"qtable": edited(initialize_q_table(16, 4), (14, RIGHT, 1.0))})
-    assert "less than the exact table, where it learned\nnothing." in told
 
 
 def test_a_told_episode_says_how_it_ended_and_a_long_one_is_told_in_short(lake):
@@ -1295,8 +1296,8 @@ def test_a_value_map_says_what_is_known_of_each_action(lake):
         column, row = (2, 3) if tried else (1, 3)
         assert is_written(picture, column, row, *move.number) == tried
     assert is_written(picture, 1, 1, 0.5, 0.5), "H"
-    assert at(picture, 1, 1, 0.3, 0.3) == hub_utils.ENDS["H"]
-    assert at(picture, 3, 3, 0.2, 0.2) == hub_utils.ENDS["G"]
+    assert at(picture, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
+    assert at(picture, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
     frames = [at(picture, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
     assert frames == [False, False, True, False], "state 10 is framed"
 
@@ -1348,7 +1349,7 @@ def test_the_maps_of_cliff_and_taxi():
     cliff = game("cliffwalking")
     picture = draw_values(cliff, value_iteration(cliff, 0.99))
     assert picture.shape == (4 * 100, 12 * 100, 3)
-    assert at(picture, 5, 3, 0.2, 0.2, size=100) == hub_utils.ENDS["C"]
+    assert at(picture, 5, 3, 0.2, 0.2, size=100) == hub_utils.NO_CHOICE["C"]
     assert at(picture, 11, 2, *SEEN[DOWN], size=100) == DARKEST, "-1, into the goal"
     taxi = game("taxi")
     exact = value_iteration(taxi, 0.95)
@@ -1363,7 +1364,7 @@ def test_the_maps_of_cliff_and_taxi():
     assert distance(picture, other) > 0, "another destination, another map"
 
 
-def test_games_of_ones_own_have_a_map_or_bars():
+def test_games_of_ones_own_have_a_map_and_buttons():
     table = [[1.0, 0.0], [0.0] * 2, [0.0] * 2, [0.0] * 2]
     picture = draw_values(OwnMap(), table)
     assert picture.shape == (240, 240, 3)
@@ -1399,54 +1400,44 @@ def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
 
 
 # ------------------ Film the learning itself ------------------------------------------
+SHORT_LAKE = RECIPES["frozenlake"] | {"n_training_episodes": 1000}
+
+
 @pytest.fixture(scope="module")
-def filmed(tmp_path_factory):
-    """A short film of learning: its file, the table, and what each picture shows."""
-    recipe = RECIPES["frozenlake"] | {"n_training_episodes": 1000}
-    path, tables, shown = tmp_path_factory.mktemp("film") / "a.mp4", [], []
-
-    def watched(function, results):
-        return lambda *args, **more: (
-            results.append(function(*args, **more)) or results[-1]
-        )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qlearning, "learn", watched(learn, tables))
-        draw = hub_utils.draw
-        patch.setattr(
-            hub_utils, "draw", lambda *about: shown.append(about[1]) or draw(*about)
-        )
-        record_learning(recipe, path)
-    return path, tables, shown
+def watched():
+    """What is seen of a short training: the table, the snapshots and the scores."""
+    return hub_utils.watch_learning(SHORT_LAKE, [*range(16)])
 
 
-def test_the_learning_that_is_filmed_is_the_one_that_is_not(lake, filmed):
-    _, tables, shown = filmed
-    assert tables == [
-        learn(lake, RECIPES["frozenlake"] | {"n_training_episodes": 1000})
-    ]
-    assert shown[-1].rows == dict(enumerate(tables[0])), "the end is reached"
+def test_the_learning_that_is_filmed_is_the_one_that_is_not(lake, watched):
+    table, snapshots, scores = watched
+    assert table == learn(lake, SHORT_LAKE), "the same, bit for bit"
+    assert snapshots[-1].rows == dict(enumerate(table)), "the end is reached"
+    assert snapshots[-1].episode == 999 and len(scores) == 1000
 
 
-def test_a_film_of_learning_has_at_most_60_pictures_of_one_scale(filmed):
-    path, _, shown = filmed
-    film = frames_of(path)
-    assert len(film) == len(shown) <= 60
-    assert film[0].shape == (480 + 2 * 40 + 110, 972, 3)
-    assert {(values.low, values.high) for values in shown} == {(0.0, 1.0)}
-
-
-def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(filmed):
-    _, _, shown = filmed
-    first_seen = {}  # in which picture, by state
-    for i, values in enumerate(shown):
-        for state, row in values.rows.items():
+def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
+    _, snapshots, _ = watched
+    first_seen = {}  # in which snapshot, by state
+    for i, snapshot in enumerate(snapshots):
+        for state, row in snapshot.rows.items():
             if max(row) > 0.005:
                 first_seen.setdefault(state, i)
     assert list(first_seen)[:2] == [14, 10], "the goal's neighbour, then one step back"
-    assert first_seen[14] == 1, "before that, an empty map"
-    assert max(shown[1].rows[14]) == 0.7 and max(shown[0].rows[14]) == 0
-    assert len(set(first_seen.values())) > 8
+    assert first_seen[14] == 1 and max(snapshots[1].rows[14]) == 0.7
+    assert len(set(first_seen.values())) > 8, "not all at once"
+    tried = [len(snapshot.tried) for snapshot in snapshots]
+    assert tried == sorted(tried) and tried[0] < tried[-1] == 44
+
+
+def test_a_film_of_learning_has_at_most_60_pictures(tmp_path, monkeypatch):
+    spans, draw = set(), hub_utils.draw
+    monkeypatch.setattr(
+        hub_utils, "draw", lambda env, v: spans.add((v.low, v.high)) or draw(env, v)
+    )
+    film = frames_of(record_learning(SHORT_LAKE, tmp_path / "a.mp4"))
+    assert len(film) == 60 and film[0].shape == (480 + 2 * 40 + 110, 972, 3)
+    assert spans == {(0.0, 1.0)}, "one scale for all"
 
 
 def test_pictures_are_close_together_at_first_and_reach_the_end():
@@ -1488,78 +1479,85 @@ def with_table(**changes):
     return pickle.dumps({"env_id": "x", "qtable": [[1.0]]} | changes)
 
 
+def with_dtype(kind):
+    """The pickle of a NumPy array that says it has numbers of another kind."""
+    data = pickle.dumps(array(2, 2), 4)
+    assert data.count(b"f8") == 1
+    return data.replace(b"f8", kind.encode())
+
+
 TENS = functools.reduce(lambda tens, _: [tens] * 10, range(7), 0)  # 10 ** 7 numbers
-HARMFUL = {  # programs that make a folder where they are obeyed
-    reduced("os.mkdir", "owned"): "it would import 'os.mkdir'",
-    b"cos\nmkdir\n(Vowned\ntR.": "it would import 'os.mkdir'",
-    b"(Vowned\nios\nmkdir\n.": "a model needs no UNICODE",
-    **{
-        pickle.dumps(Touch(p), p): "it would import '(posix|nt).mkdir'"
-        for p in (2, 3, 4, 5)
-    },
-    pickle.dumps({"env_id": "x", "qtable": Touch(4)}): "it would import",
-}
-REFUSED = HARMFUL | {
+HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
+    ("protocol 2", reduced("os.mkdir", "owned"), "it would import 'os.mkdir'"),
+    ("protocol 0", b"cos\nmkdir\n(Vowned\ntR.", "it would import 'os.mkdir'"),
+    ("INST", b"(Vowned\nios\nmkdir\n.", "a model needs no UNICODE"),
+    (
+        "by STACK_GLOBAL",
+        pickle.dumps(Touch(4), 4),
+        "it would import '(posix|nt).mkdir'",
+    ),
+    ("in a model", with_table(gamma=Touch(4)), "it would import '(posix|nt).mkdir'"),
+]
+REFUSED = [
     # what no model needs
-    b"\x80\x04\x82\x01.": "a model needs no EXT1",
-    b"\x80\x04cnumpy\nload\n.": "it would import 'numpy.load'",
-    b"\x80\x04cnumpy\ndtype\n)R.": "it would call 'dtype'",
-    with_table(qtable={1.0}): "a model needs no EMPTY_SET",
-    with_table(gamma=math.nan): "a model needs nothing like nan",
-    with_table(seed=10**30): "a model needs nothing like 1000",
-    pickle.dumps({1: 2}): "a model needs nothing like {1: 2}",
+    ("an extension", b"\x80\x04\x82\x01.", "a model needs no EXT1"),
+    ("another of NumPy's", b"\x80\x04cnumpy\nload\n.", "it would import 'numpy.load'"),
+    ("an odd call", b"\x80\x04cnumpy\ndtype\n)R.", "it would call 'dtype'"),
+    ("a set", with_table(qtable={1.0}), "a model needs no EMPTY_SET"),
+    ("nan", with_table(gamma=math.nan), "a model needs nothing like nan"),
+    ("a huge number", with_table(seed=10**30), "a model needs nothing like 1000"),
+    ("other keys", pickle.dumps({1: 2}), "a model needs nothing like {1: 2}"),
     # no model
-    pickle.dumps([1, 2]): "a dictionary with env_id and qtable",
-    pickle.dumps(
-        {"env_id": 5, "qtable": [[1.0]]}
-    ): "a dictionary with env_id and qtable",
-    with_table(qtable=None): "its qtable is not a list of rows",
-    with_table(qtable=[[1.0], [1.0, 2.0]]): "rows of its qtable are not of one length",
-    with_table(qtable=[[]]): "rows of its qtable are not of one length",
-    with_table(qtable=[["1"]]): "its qtable has a cell that is no number",
-    with_table(env_kwargs=[]): r"its env_kwargs cannot be \[\]",
-    with_table(max_steps="9"): "its max_steps cannot be '9'",
-    with_table(max_steps=0): "episodes and max_steps must be 1 or more, not 1 and 0",
-    with_table(gamma=1.5): "its gamma must be from 0 to 1, not 1.5",
-    with_table(eval_seed=[-1]): "its eval_seed is no list of whole numbers",
+    ("a list", pickle.dumps([1, 2]), "a dictionary with env_id and qtable"),
+    ("no name", with_table(env_id=5), "a dictionary with env_id and qtable"),
+    ("no table", with_table(qtable=None), "its qtable is not a list of rows"),
+    ("odd rows", with_table(qtable=[[1.0], [1.0, 2.0]]), "are not of one length"),
+    ("no columns", with_table(qtable=[[]]), "are not of one length"),
+    ("a text in it", with_table(qtable=[["1"]]), "its qtable has a cell that is no number"),
+    ("no arguments", with_table(env_kwargs=[]), r"its env_kwargs cannot be \[\]"),
+    ("a text", with_table(max_steps="9"), "its max_steps cannot be '9'"),
+    ("no steps", with_table(max_steps=0), f"{COUNTS} 1 and 0"),
+    ("gamma", with_table(gamma=1.5), "its gamma must be from 0 to 1, not 1.5"),
+    ("a seed", with_table(eval_seed=[-1]), "its eval_seed is no list of whole numbers"),
     # no pickle, or not the whole of one
-    b"": "no pickle, or one that was cut off",
-    b"<!doctype html>": "no pickle, or one that was cut off",
-    b"version https://git-lfs.github.com/spec/v1\n": "a Git LFS pointer, not the file",
-    with_table()[:-9]: "no pickle, or one that was cut off",
-    b"\x80\x04].": "a dictionary with env_id",
-    b"\x80\x04a.": "damaged",
-    b"\x80\x04N}b.": "damaged",
+    ("nothing", b"", "no pickle, or one that was cut off"),
+    ("a web page", b"<!doctype html>", "no pickle, or one that was cut off"),
+    ("cut off", with_table()[:-9], "no pickle, or one that was cut off"),
+    ("Git LFS", b"version https://git-lfs.github.com\n", "a Git LFS pointer, not the file"),
+    ("an empty stack", b"\x80\x04a.", "damaged"),
+    ("told to None", b"\x80\x04N}b.", "damaged"),
+    ("an odd dtype", with_dtype("f0"), "damaged"),
     # work without an end
-    pickle.dumps(TENS): "more values, or deeper nested",
-    with_table(gamma=["x" * 1000] * 1000): "more values, or deeper nested",
-    with_table(env_kwargs={"x" * 600_000: 1}): "more values, or deeper nested",
-    with_table(qtable=[[[[[[[[[[0]]]]]]]]]]): "more values, or deeper nested",
-    b"\x80\x04]\x94h\x00a.": "more values, or deeper nested",
-    b"\x80\x04" + b")" + b"q\x00h\x00\x86" * 100 + b"q\x01}h\x01Ns.": "damaged",
-    b"\x80\x04\x96" + b"\xff" * 6 + b"\0\0.": "bytes",
-    b"\x80\x04" + b"N" * 700_000 + b".": "more than 600,000 instructions",
-    b"N" * 5_000_001 + b".": "more than 5,000,000 bytes",
-}
+    ("10 ** 7 numbers", pickle.dumps(TENS), "more values, or deeper nested"),
+    ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
+    ("a long key", with_table(env_kwargs={"x" * 600_000: 1}), "more values, or deeper"),
+    ("deep", with_table(qtable=[[[[[[[[[[0]]]]]]]]]]), "more values, or deeper nested"),
+    ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
+    ("a key of 2 ** 100", b"\x80\x04)" + b"q\0h\0\x86" * 100 + b"q\1}h\1Ns.", "damaged"),
+    ("more than there is", b"\x80\x04\x96" + b"\xff" * 6 + b"\0\0.", "bytes"),
+    ("long", b"\x80\x04" + b"N" * 700_000 + b".", "more than 600,000 instructions"),
+    ("large", b"N" * 5_000_001 + b".", "more than 5,000,000 bytes"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("program", REFUSED, ids=range(len(REFUSED)))
-def test_what_is_no_model_is_refused_and_nothing_runs(tmp_path, monkeypatch, program):
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [pytest.param(*row, id=what) for what, *row in HARMFUL + REFUSED],
+)
+def test_what_is_no_model_is_refused_and_nothing_runs(
+    tmp_path, monkeypatch, program, sentence
+):
     monkeypatch.chdir(tmp_path)
     Path("m.pkl").write_bytes(program)
-    with pytest.raises(ValueError, match=REFUSED[program]) as caught:
+    with pytest.raises(ValueError, match=sentence) as caught:
         load_model("m.pkl")
     said = str(caught.value)
     assert said.startswith("m.pkl is not a Q-learning model: ")
     assert len(said) < 250 and "\n" not in said
     assert os.listdir() == ["m.pkl"]
-
-
-@pytest.mark.parametrize("program", HARMFUL, ids=range(len(HARMFUL)))
-def test_these_programs_do_harm_where_they_are_obeyed(tmp_path, monkeypatch, program):
-    monkeypatch.chdir(tmp_path)
-    pickle.loads(program)
-    assert os.listdir() == ["owned"]
+    if program in [row[1] for row in HARMFUL]:  # to show that it would have done harm
+        pickle.loads(program)
+        assert sorted(os.listdir()) == ["m.pkl", "owned"]
 
 
 KINDS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
@@ -1692,26 +1690,23 @@ def wrapped(wrapper):
 
 
 LAKE, DESC = "FrozenLake-v1", ["SFF", "FHF", "FFG"]
-RETURNS = [  # env_id, the game, and what its model says of it once it is packaged
-    (LAKE, made(LAKE, map_name="8x8"), {"map_name": "8x8"}),
-    (LAKE, made(LAKE, desc=DESC, is_slippery=False), {"desc": DESC, "is_slippery": False}),
-    (LAKE, made(LAKE, desc=[[*row] for row in DESC]), {"desc": [[*row] for row in DESC]}),
-    (
-        LAKE,
-        lambda: made(LAKE, desc=make_env(LAKE, desc=DESC).unwrapped.desc)(),
-        {"desc": [[*row] for row in DESC]},
-    ),
-    (LAKE, made(LAKE, map_name="4x4", max_episode_steps=-1), {"map_name": "4x4", "max_episode_steps": -1}),
-    (LAKE, made(LAKE, map_name="4x4", max_episode_steps=20), {"map_name": "4x4", "max_episode_steps": 20}),
-    (LAKE, made(LAKE, map_name=None), None),  # drawn at random
-    ("Taxi-v3", made("Taxi-v3"), {}),
-    ("CliffWalking-v1", made("CliffWalking-v1"), {}),
-    ("Corridor-v0", made("Corridor-v0"), {}),
-    ("Corridor-v0", made("Corridor-v0", size=6), {"size": 6}),
-    ("Corridor-v0", made("Corridor-v0", config={"a": [1]}), {"config": {"a": [1]}}),
-    ("Longer-v0", made("Longer-v0"), {"size": 7}),
-    ("Costly-v0", made("Costly-v0"), {}),
-]  # fmt: skip
+LETTERS = [[*row] for row in DESC]
+RETURNS = [  # env_id, arguments, and those that the model has once it is packaged
+    (LAKE, {"map_name": "8x8"}, {"map_name": "8x8"}),
+    (LAKE, {"desc": DESC, "is_slippery": False}, {"desc": DESC, "is_slippery": False}),
+    (LAKE, {"desc": LETTERS}, {"desc": LETTERS}),
+    (LAKE, {"desc": make_env(LAKE, desc=DESC).unwrapped.desc}, {"desc": LETTERS}),
+    (LAKE, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
+    (LAKE, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
+    (LAKE, {"map_name": None}, None),  # drawn at random
+    ("Taxi-v3", {}, {}),
+    ("CliffWalking-v1", {}, {}),
+    ("Corridor-v0", {}, {}),
+    ("Corridor-v0", {"size": 6}, {"size": 6}),
+    ("Corridor-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
+    ("Longer-v0", {}, {"size": 7}),
+    ("Costly-v0", {}, {}),
+]
 
 
 def model_of(env, env_id, **changes):
@@ -1728,14 +1723,13 @@ def model_of(env, env_id, **changes):
     return recipe | {"env_id": env_id, "qtable": Qtable} | changes
 
 
-@pytest.mark.parametrize(("env_id", "make", "says"), RETURNS, ids=range(len(RETURNS)))
+@pytest.mark.parametrize(("env_id", "arguments", "says"), RETURNS)
 def test_what_is_packaged_loads_back_with_the_published_score(
-    corridors, tmp_path, env_id, make, says
+    corridors, tmp_path, env_id, arguments, says
 ):
-    env = make()
+    env = make_env(env_id, render_mode="rgb_array", **arguments)
     model = model_of(env, env_id)
-    package_model(model, env, tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = load_model(package_model(model, env, tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())
     published = results["mean_reward"], results["std_reward"]
     assert says is None or loaded["env_kwargs"] == says
@@ -1871,27 +1865,23 @@ def test_the_film_shows_the_first_scored_episode(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "options"),
+    ("changes", "command"),
     [
+        ({}, "frozenlake"),
         ({"seed": 3, "learning_rate": 0.5}, "frozenlake --learning-rate 0.5 --seed 3"),
         ({"n_training_episodes": 500}, "frozenlake --episodes 500"),
         ({"n_eval_episodes": 5}, "frozenlake"),
         (RECIPES["taxi-exact"], "taxi-exact"),
+        ({"env_kwargs": {"map_name": "5x5"}}, None),
+        ({"env_id": "Own-v0"}, None),
+        ({"seed": None}, None),
     ],
 )
-def test_the_card_has_the_command_that_makes_the_table_again(model, changes, options):
-    command = hub_utils.command_to_train(model | changes)
-    assert command == f"python hub_utils.py package {options}"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"env_kwargs": {"map_name": "5x5"}}, {"env_id": "Own-v0"}, {"seed": None}],
-)
-def test_without_such_a_command_the_card_names_none(model, changes):
-    assert hub_utils.command_to_train(model | changes) == ""
-    del model["seed"]
-    assert hub_utils.command_to_train(model) == ""
+def test_the_card_has_the_command_that_trains_with_these_numbers(
+    model, changes, command
+):
+    told = f"python hub_utils.py package {command}" if command else ""
+    assert hub_utils.command_to_train(model | changes) == told
 
 
 def test_the_card_s_python_runs_as_it_stands(
@@ -1964,51 +1954,33 @@ def test_links_in_a_folder_are_not_followed(tmp_path, camera, model):
     assert outside.read_text() == "mine" and not (folder / "params.json").is_symlink()
 
 
-# ------------------ The Hub on loopback, as strict as the real one --------------------
-# A real HTTP server, to which the real huggingface_hub speaks. It has two addresses: the
-# Hub itself, and the store, where large files (Git LFS) go by signed links, without a
-# token. Every repo is a list of commits, and a commit is a dictionary: path -> content.
-# The client's own upload of large files warns of itself, which `-W error` would not have.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+# ------------------ The Hub on loopback -----------------------------------------------
+# A real HTTP server, to which the real huggingface_hub speaks. A repo is a list of commits,
+# and a commit is a dictionary: path -> content. Large files (Git LFS) come by a PUT of
+# their own before the commit that names them.
 TOKENS = {"hf_write": "write", "hf_read": "read"}  # Ann's, who is also in the club
 LARGE = (".pkl", ".mp4", ".png")  # how the names of large files end
 
 
-def oid(content, large=True):
-    """The name of a file: that of Git LFS if it is large, otherwise that of git."""
-    header = b"" if large else b"blob %d\0" % len(content)
-    return hashlib.new("sha256" if large else "sha1", header + content).hexdigest()
-
-
 class Refused(Exception):
-    """What the Hub answers if it says no: status, content and headers."""
-
-    def __init__(self, status, message="", code="", **headers):
-        headers |= {"X-Error-Message": message, "X-Error-Code": code}
-        super().__init__(status, {"error": message}, headers)
+    """What the Hub answers if it says no: a status, and a code that the client knows."""
 
 
-class Hub:
+class Hub(ThreadingHTTPServer):
     """The repos, and the answers to all requests about them."""
 
     def __init__(self):
-        self.repos, self.store, self.private = {}, {}, set()
-        self.failures = {}  # a pattern of requests -> the status that it is answered with
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.repos, self.private, self.large_files = {}, set(), {}
         self.requests, self.messages = [], []
-        here = ("127.0.0.1", 0)
-        self.servers = [ThreadingHTTPServer(here, HubHandler) for _ in range(2)]
-        ports = [server.server_port for server in self.servers]
-        self.url, self.store_url = (f"http://127.0.0.1:{port}" for port in ports)
-        for server in self.servers:
-            server.hub = self
-            run = functools.partial(server.serve_forever, poll_interval=0.01)
-            threading.Thread(target=run, daemon=True).start()
+        self.failures = {}  # a pattern of requests -> what happens before the answer
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
 
     def stop(self):
-        while self.servers:
-            server = self.servers.pop()
-            server.shutdown()
-            server.server_close()
+        """From now on nobody answers."""
+        self.shutdown()
+        self.server_close()
 
     def commit(self, repo, files):
         """Add a commit, to a new repo if need be; its id comes back."""
@@ -2017,147 +1989,120 @@ class Hub:
         return self.find(repo)[0]
 
     def find(self, repo, revision="main"):
-        """The id of a commit and its files."""
+        """The id of a commit, which is its number in 40 digits, and its files."""
         commits = self.repos[repo]
-        ids = [oid(f"{repo} {i}".encode(), large=False) for i in range(len(commits))]
-        if revision not in ("main", *ids):
-            raise Refused(404, "Invalid rev id", "RevisionNotFound")
-        number = len(ids) - 1 if revision == "main" else ids.index(revision)
-        return ids[number], commits[number]
+        number = len(commits) if revision == "main" else int(revision)
+        return f"{number:040}", commits[number - 1]
 
-    def check_token(self, token, writes_to=""):
+    def check_writer(self, token, repo):
         if not token:
-            raise Refused(401, "Invalid username or password.")
-        may_write = TOKENS[token] == "write" and writes_to.startswith(("ann/", "club/"))
-        if writes_to and not may_write:
-            raise Refused(403, "You don't have the rights to do that")
+            raise Refused(401)
+        if TOKENS[token] != "write" or not repo.startswith(("ann/", "club/")):
+            raise Refused(403)
 
-    def answer(self, method, parts, body, token):
-        """(status, content, headers); a content that is not bytes travels as JSON."""
+    def answer(self, method, parts, body, token, headers):
+        """What is answered to a request: bytes, or what travels as JSON."""
         if token and token not in TOKENS:
-            raise Refused(401, "Invalid credentials in Authorization header")
-        if parts[0] != "store":  # one line of JSON; the lines of a commit are many
-            asked, *files = [json.loads(line) for line in body.splitlines()] or [{}]
+            raise Refused(401)
+        if parts[0] == "large":
+            return self.large_files.setdefault(parts[1], body)
+        # One line of JSON; the lines of a commit are many.
+        asked, *lines = [json.loads(line) for line in body.splitlines()] or [{}]
         match method, *parts:
-            case (("GET" | "PUT"), "store", name):
-                if token or (oid(body) != name if body else name not in self.store):
-                    raise Refused(400, "a link is for one file, and needs no token")
-                return 200, self.store.setdefault(name, body), {}
-            case "GET", "api", "whoami-v2":
-                self.check_token(token)
+            case "GET", "api", "whoami-v2" if token:
                 auth = {"accessToken": {"role": TOKENS[token]}}
-                user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
-                return 200, user | {"auth": auth}, {}
+                return {
+                    "type": "user",
+                    "name": "ann",
+                    "orgs": [{"name": "club"}],
+                    "auth": auth,
+                }
             case "POST", "api", "validate-yaml":
                 hf.ModelCard(asked["content"])  # raises for what is no metadata
-                return 200, {"errors": [], "warnings": []}, {}
+                return {"errors": [], "warnings": []}
             case "POST", "api", "repos", "create":
                 repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
-                self.check_token(token, writes_to=repo)
-                if repo in self.repos:
-                    raise Refused(409, "You already created this repo")
+                self.check_writer(token, repo)
                 self.repos[repo] = [{".gitattributes": b""}]
                 # Newer clients say visibility, older ones private.
                 if asked.get("private") or asked.get("visibility") == "private":
                     self.private.add(repo)
-                return 200, {"url": f"{self.url}/{repo}"}, {}
-            case _, "api", "models", owner, name, *action:
-                pass
-            case _, owner, name, ("info" | "resolve"), *_:
-                name, action = name.removesuffix(".git"), parts[2:]
+                return {"url": f"{self.url}/{repo}"}
+            case (_, "api", "models", owner, name, *action) | (_, owner, name, *action):
+                repo = f"{owner}/{name.removesuffix('.git')}"
             case _:
                 raise Refused(404)
-        repo = f"{owner}/{name}"
         if repo not in self.repos or (repo in self.private and not token):
-            raise Refused(404 if token else 401, "Repository not found", "RepoNotFound")
-        if method not in ("GET", "HEAD"):
-            self.check_token(token, writes_to=repo)
-        return self.answer_about(repo, method, action, asked, files)
-
-    def answer_about(self, repo, method, action, asked, new):
-        """The answer about a repo that is there, to somebody who may ask it."""
+            raise Refused(404 if token else 401, "RepoNotFound")
+        if method == "POST":
+            self.check_writer(token, repo)
         commit_id, files = self.find(repo)
-        match method, *action:
-            case ("GET",) | ("GET", "revision", "main"):
+        match action:
+            case [] | ["revision", _]:
                 about = {"id": repo, "sha": commit_id, "private": repo in self.private}
-                return 200, about | {"siblings": [{"rfilename": f} for f in files]}, {}
-            case "POST", "preupload", "main":
+                return about | {"siblings": [{"rfilename": path} for path in files]}
+            case "preupload", _:
                 for file in asked["files"]:
-                    large = (path := file["path"]).endswith(LARGE)
-                    file["uploadMode"] = "lfs" if large else "regular"
-                    file["oid"] = oid(files[path], large) if path in files else None
-                    file["shouldIgnore"] = False
-                return 200, asked, {}
-            case "POST", "info", "lfs", "objects", "batch":
+                    mode = "lfs" if file["path"].endswith(LARGE) else "regular"
+                    file |= {"uploadMode": mode, "shouldIgnore": False}
+                return asked
+            case "info", "lfs", "objects", "batch":
                 for file in asked["objects"]:
-                    upload = {"href": f"{self.store_url}/store/{file['oid']}"}
-                    if file["oid"] not in self.store:
-                        file["actions"] = {"upload": upload}
-                return 200, {"transfer": "basic", "objects": asked["objects"]}, {}
-            case "POST", "commit", "main":  # small files come with it, large ones did
+                    link = {"href": f"{self.url}/large/{file['oid']}"}
+                    file["actions"] = {"upload": link}
+                return {"transfer": "basic", "objects": asked["objects"]}
+            case "commit", _:
                 if asked["value"].get("parentCommit") not in (None, commit_id):
-                    raise Refused(412, "A commit has happened since. Please refresh.")
-                files = {}
-                for line in new:
-                    file, path = line["value"], line["value"]["path"]
-                    if line["key"] != ("lfsFile" if path.endswith(LARGE) else "file"):
-                        raise Refused(400, f"{path} was sent as {line['key']}")
-                    is_large = line["key"] == "lfsFile"
-                    files[path] = self.store[file["oid"]] if is_large else b""
-                    if not is_large:
-                        files[path] = base64.b64decode(file["content"])
+                    raise Refused(412)
+                new = {}
+                for file in [line["value"] for line in lines]:
+                    if file["path"].endswith(LARGE):
+                        new[file["path"]] = self.large_files[file["oid"]]
+                    else:
+                        new[file["path"]] = base64.b64decode(file["content"])
                 self.messages.append(asked["value"]["summary"])
-                page = f"{self.url}/{repo}/commit/{(new := self.commit(repo, files))}"
-                return 200, {"commitOid": new, "commitUrl": page}, {}
-            case (("GET" | "HEAD"), "resolve", revision, *parts):
-                commit_id, files = self.find(repo, revision)
-                path, headers = "/".join(parts), {"X-Repo-Commit": commit_id}
-                if path not in files:
-                    raise Refused(404, "Entry not found", "EntryNotFound", **headers)
-                content, name = files[path], oid(files[path])
-                headers["ETag"] = f'"{oid(content, large=False)}"'
-                if name not in self.store:
-                    return 200, content, headers
-                headers |= {"X-Linked-Etag": f'"{name}"', "X-Linked-Size": len(content)}
-                headers["Location"] = f"{self.store_url}/store/{name}"
-                return 302, b"", headers
-            case _:
-                raise Refused(404)
+                commit_id = self.commit(repo, new)
+                return {"commitOid": commit_id, "commitUrl": f"{self.url}/{repo}"}
+            case "resolve", revision, *path:
+                headers["X-Repo-Commit"], files = self.find(repo, revision)
+                if "/".join(path) not in files:
+                    raise Refused(404, "EntryNotFound")
+                return files["/".join(path)]
+        raise Refused(404)
 
 
 class HubHandler(BaseHTTPRequestHandler):
-    """Reads a request and answers it in one packet; the connection stays open."""
-
-    protocol_version, wbufsize = "HTTP/1.1", 10**6  # what is written is gathered first
+    """Reads a request and answers it."""
 
     def log_message(self, *_):
         """Stderr belongs to the program under test."""
 
-    def handle_request(self):
-        hub, path = self.server.hub, self.path.split("?")[0]
-        if not hub.servers:  # it was stopped, and says nothing any more
-            self.close_connection = True
-            return self.connection.close()
+    def do_GET(self):
+        hub, path = self.server, self.path.split("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         hub.requests.append(request := f"{self.command} {path}")
+        status, content, headers = 200, b"", {}
         try:
             for pattern, happen in hub.failures.items():
                 if re.match(pattern, request):
                     happen()
-            answer = hub.answer(self.command, path[1:].split("/"), body, token)
+            content = hub.answer(
+                self.command, path[1:].split("/"), body, token, headers
+            )
         except Refused as refused:
-            answer = refused.args
-        status, content, headers = answer
+            status, headers["X-Error-Code"] = (*refused.args, "")[:2]
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
         self.send_response(status)
-        for header in ({"Content-Length": len(content)} | headers).items():
+        headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+        headers["Content-Length"] = len(content)
+        for header in headers.items():
             self.send_header(*header)
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else content)
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_request
+    do_HEAD = do_POST = do_PUT = do_GET
 
 
 @pytest.fixture
@@ -2171,8 +2116,10 @@ def hub(tmp_path_factory, monkeypatch):
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NO_PROXY": "*"}
     for name, value in (settings | {"HF_HUB_DISABLE_XET": "1"}).items():
         monkeypatch.setenv(name, value)
-    importlib.reload(constants)  # where the client reads its environment
-    for module in ("file_download", "utils.tqdm"):  # which keep copies of some
+    # The client reads its environment once, into its module `constants`, and some of its
+    # other modules keep copies of what is there.
+    importlib.reload(constants)
+    for module in ("file_download", "utils.tqdm"):
         module = importlib.import_module(f"huggingface_hub.{module}")
         for name in filter(str.isupper, vars(constants).keys() & vars(module).keys()):
             monkeypatch.setattr(module, name, getattr(constants, name))
@@ -2211,8 +2158,8 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
     _, commit = hub.repos["ann/lake"]
     here = {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
     assert commit == here | {".gitattributes": b""}
-    large = [name for name in FILES if name.endswith(LARGE)]
-    assert hub.store.keys() == {oid(commit[name]) for name in large}
+    large = [commit[name] for name in FILES if name.endswith(LARGE)]
+    assert {*hub.large_files.values()} == {*large}
     assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
     assert hub.messages == ["Upload a Q-learning agent"] and hub.private == set()
     assert load_from_hub("ann/lake")["qtable"] == model["qtable"]
@@ -2260,8 +2207,12 @@ def test_what_is_pushed_by_somebody_else_meanwhile_is_not_overwritten(hub, push)
 
 
 CANNOT_BE_PUSHED = [
-    ("hf_write", "bob/lake", "bob/lake is not NAME/REPO of ann or club"),
-    ("hf_write", "lake", "lake is not NAME/REPO of ann or club"),
+    (
+        "hf_write",
+        "bob/lake",
+        "you cannot push to bob/lake: it must begin with ann/ or club/",
+    ),
+    ("hf_write", "lake", "you cannot push to lake: it must begin with ann/"),
     ("hf_read", "ann/lake", "your token can only read: make one with the write role"),
     ("", "ann/lake", "there is no token: run `hf auth login`, in a notebook"),
     ("hf_old", "ann/lake", "[Ii]nvalid (user token|credentials)|401"),
@@ -2284,11 +2235,11 @@ def test_what_cannot_be_pushed_is_known_before_training(
 NOT_SEEN = "no ann/lake on the Hub, for your token"
 
 
-def refuse(*about, **headers):
+def refuse(*about):
     """What makes the Hub say no."""
 
     def happen():
-        raise Refused(*about, **headers)
+        raise Refused(*about)
 
     return happen
 
@@ -2299,7 +2250,7 @@ def refuse(*about, **headers):
         ("GET .*/api/models/ann/lake", (500,), "500"),
         ("GET .*/api/models/ann/lake", (403,), "403"),
         # What is said of a private repo to a token that may not see it
-        ("GET .*/api/models/ann/lake", (401, "", "RepoNotFound"), "for your token"),
+        ("GET .*/api/models/ann/lake", (401, "RepoNotFound"), "for your token"),
         ("HEAD .*README.md", (500,), "no connection"),  # so the client takes it
         ("POST .*/create", (403,), "403"),
         ("POST .*/commit", (500,), "500"),
@@ -2325,8 +2276,8 @@ def test_loading_what_is_not_there_or_too_large(hub):
         load_from_hub("ann/lake", "other.pkl")
     with pytest.raises(ValueError, match="q-learning.pkl of ann/lake is too large"):
         load_from_hub("ann/lake")
-    assert not [request for request in hub.requests if request.startswith("GET")]
-    hub.commit("ann/lake", {"q-learning.pkl": next(iter(HARMFUL))})
+    assert "GET /ann/lake/resolve/main/q-learning.pkl" not in hub.requests
+    hub.commit("ann/lake", {"q-learning.pkl": HARMFUL[0][1]})
     with pytest.raises(ValueError, match="is not a Q-learning model: it would import"):
         load_from_hub("ann/lake")
 

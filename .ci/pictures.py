@@ -62,7 +62,7 @@ def draw_ice():
     image = canvas(4 * size, 4 * size)
     for state, letter in enumerate("".join(qlearning.map_of(env))):
         square = image.subsurface((state % 4 * size, state // 4 * size, size, size))
-        square.fill(hub_utils.ENDS.get(letter, PAPER))
+        square.fill(hub_utils.NO_CHOICE.get(letter, PAPER))
         pygame.draw.rect(square, GREY, square.get_rect(), 1)
         hub_utils.write(square, letter, (0.12, 0.14), size // 5)
     for probability, new_state, _, _ in env.unwrapped.P[9][right]:
