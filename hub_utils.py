@@ -210,7 +210,7 @@ def shown_values(
 
     On a map the shades compare states: from the lowest V(s), pale, to the highest, dark.
     Bars compare the actions of one state: from its lowest value to its highest. What was
-    never tried does not count. If the highest is above 0, the palest is for 0 or less.
+    never tried does not count. If the highest is above 0, the scale begins at 0 or below.
     """
     states = [place.state for place in places(env, state)] or [state]
     rows = {s: [float(q) for q in Qtable[s]] for s in states}
@@ -232,18 +232,22 @@ def shown_values(
 
 def places(env: Env, state: int) -> list[Place]:
     """All places of the map; for a taxi with the passenger and destination of `state`."""
-    rows, taxi = qlearning.map_of(env), None
-    if qlearning.known_game(env) == "taxi":
-        rows, taxi = qlearning.TAXI_MAP, qlearning.game_of(env)
-    all_places: list[Place] = []
+    is_taxi = qlearning.known_game(env) == "taxi"
+    rows = qlearning.TAXI_MAP if is_taxi else qlearning.map_of(env)
+    all_places = []
     for y, row in enumerate(rows):
         for x, letter in enumerate(row):
-            number = len(all_places)  # the states are numbered row by row
-            if taxi:
-                _, _, passenger, destination = taxi.decode(state)
-                number = int(taxi.encode(y, x, passenger, destination))
+            number = y * len(row) + x  # the states are numbered row by row
             all_places.append(Place(x, y, letter, number))
-    return all_places
+    if not is_taxi:
+        return all_places
+    # A taxi's state says as well where the passenger is and wants to go.
+    taxi = qlearning.game_of(env)
+    _, _, passenger, destination = taxi.decode(state)
+    return [
+        place._replace(state=int(taxi.encode(place.y, place.x, passenger, destination)))
+        for place in all_places
+    ]
 
 
 # ------------------ Draw a Q-table: the picture ---------------------------------------
@@ -320,7 +324,8 @@ def draw(env: Env, values: Values) -> Surface:
     """The map with a row of the table in each place; bars for a game without a map."""
     names, all_places = qlearning.action_names(env), places(env, values.state)
     if not all_places:
-        return draw_bars(values, names)
+        about = line_of_text(f"state {qlearning.state_name(env, values.state)}", 600)
+        return stacked(about, draw_bars(values, names))
     is_taxi = qlearning.known_game(env) == "taxi"
     columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
     size = 120 if columns <= 5 else 100
@@ -408,16 +413,18 @@ def write_value(
 
     Where nothing was tried: nothing, or in grey what the table started at if not at 0.
     """
-    value, size = round(cell.value, 2) + 0.0, square.get_width()  # + 0.0: no minus zero
+    value = round(cell.value, 2) + 0.0  # + 0.0: no minus zero
     if cell.color is None and value == 0:
         return
-    color, letters = ink_on(cell.color) if cell.color else GREY, size // 6
+    color = ink_on(cell.color) if cell.color else GREY
+    size = square.get_width()
+    letters = size // 6
     texts = [f"{value:.2f}", f"{value:.1f}", f"{value:.0f}"] if value else ["0"]
-    fitting = [t for t in texts if font(letters).size(before + t)[0] <= room * size]
-    if fitting:
-        text = fitting[0]
-    else:  # too long without decimals as well
-        text, letters = texts[-1], size // 8
+    for text in texts:
+        if font(letters).size(before + text)[0] <= room * size:
+            break
+    else:  # not even the last one fits: take that in smaller letters
+        letters = size // 8
     write(square, before + text, center, letters, color)
 
 
@@ -447,7 +454,8 @@ def draw_bars(values: Values, names: list[str]) -> Surface:
         write(row, names[action][:12], (0.12, 0.5), 24)
         share = (cell.value - values.low) / (values.high - values.low)
         if cell.color:
-            bar = pygame.Rect(140, 6, 360 * min(max(share, 0.01), 1.0), 28)
+            length = 40 + 320 * min(max(share, 0.0), 1.0)
+            bar = pygame.Rect(140, 6, length, 28)
             pygame.draw.rect(row, cell.color, bar)
             pygame.draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
         write(row, f"{cell.value:.2f}" if cell.color else "?", (0.92, 0.5), 24)
@@ -555,9 +563,11 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
     check_film(path, fps, camera)
     check_writable(path.parent)
+    sizes = qlearning.table_size(camera)
     state = first_state(camera, recipe)
     states = [place.state for place in places(camera, state)] or [state]
-    Qtable, snapshots, scores = watch_learning(recipe, states)
+    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
+    snapshots, scores = watch_learning(recipe, Qtable, states)
     window = max(1, len(scores) // 50)
     means = moving_means(scores, window)
 
@@ -584,23 +594,22 @@ def with_captions(
     episode, epsilon, width = snapshot.episode, snapshot.epsilon, picture.get_width()
     share = f"epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
     first_line = line_of_text(f"episode {episode + 1:,}   {share}", width)
-    score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
+    n_episodes = min(window, episode + 1)
+    score = f"mean score of the last {n_episodes} episodes: {means[episode]:.2f}"
     second_line = line_of_text(score, width)
     draw_scale(second_line, values)
     return stacked(picture, first_line, second_line, draw_curve(means, episode, width))
 
 
 def watch_learning(
-    recipe: Model, states: list[int]
-) -> tuple[Table, list[Snapshot], list[float]]:
-    """Learn: the Q-table, what was seen of it in these states, the score of each episode.
+    recipe: Model, Qtable: Table, states: list[int]
+) -> tuple[list[Snapshot], list[float]]:
+    """Fill the Q-table: what was seen of it in these states, the score of each episode.
 
     There is a snapshot whenever one of the V(s) has changed in its second decimal, and
     each time that a twentieth of the training is over, so that the curve is seen to grow.
     """
     env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
-    sizes = qlearning.table_size(env)
-    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
     n_episodes = recipe["n_training_episodes"]
     milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
     snapshots: list[Snapshot] = []
@@ -623,7 +632,7 @@ def watch_learning(
             last_V = V
 
     qlearning.learn(env, recipe, Qtable, on_episode=watch)
-    return Qtable, snapshots, scores
+    return snapshots, scores
 
 
 def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
@@ -656,9 +665,8 @@ def draw_scale(line: Surface, values: Values) -> None:
     width = line.get_width()
     left, right = width - 170, width - 70
     for x in range(left, right):
-        value = values.low + (values.high - values.low) * (x - left) / (
-            right - left - 1
-        )
+        share = (x - left) / (right - left - 1)
+        value = values.low + share * (values.high - values.low)
         pygame.draw.line(line, shade(values, value), (x, 10), (x, 30))
     write(line, f"{values.low:.4g}", ((left - 35) / width, 0.5), 22)
     write(line, f"{values.high:.4g}", ((right + 35) / width, 0.5), 22)
@@ -671,15 +679,20 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
     image = canvas(width, height)
     for value, y in (low, bottom), (high, top):
         pygame.draw.line(image, GREY, (left, y), (right, y))
-        write(image, f"{value:.4g}", (left / 2 / width, y / height), 22)
-    end = (right - 70) / width, (bottom - 12) / height
-    write(image, f"{len(means):,} episodes", end, 22, GREY)
+        write(image, f"{value:.3g}", (left / 2 / width, y / height), 22)
+    lower_right = (right - 70) / width, (bottom - 12) / height
+    write(image, f"{len(means):,} episodes", lower_right, 22, GREY)
+    every = max(1, len(means) // 400)  # more than some 400 points nobody could see
     points = []
-    for i in [*range(0, episode, max(1, len(means) // 400)), episode]:
-        share = (means[i] - low) / (high - low) if high > low else 0.0
-        x = left + (right - left) * i / len(means)
-        points.append((x, bottom - (bottom - top) * share))
-    pygame.draw.lines(image, BLUE, False, [points[0], *points], 3)  # needs two points
+    for i in [
+        0,
+        *range(0, episode, every),
+        episode,
+    ]:  # 0 twice: a line needs two points
+        across = i / len(means)
+        up = (means[i] - low) / (high - low) if high > low else 0.0
+        points.append((left + across * (right - left), bottom - up * (bottom - top)))
+    pygame.draw.lines(image, BLUE, False, points, 3)
     pygame.draw.circle(image, ORANGE, points[-1], 5)
     return image
 
@@ -695,7 +708,9 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
 # To look at such a program yourself: python -m pickletools -a q-learning.pkl
 MAX_BYTES = 5_000_000  # a table of 65,536 x 4 has 2,800,000, Taxi's 34,000
 MAX_INSTRUCTIONS = 600_000  # that table has 530,000
-MAX_VALUES = 500_000  # numbers and letters: ten times a list of ten times ... is short
+MAX_VALUES = (
+    500_000  # counted at each use: a list may hold one list ten times, and so on
+)
 MAX_DEPTH = 8  # a model is a dictionary of lists of lists
 PUSHES = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BYTEARRAY8"}
 PUSHES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
@@ -712,7 +727,7 @@ NUMPY_NAMES = {
 }
 
 
-@dataclass
+@dataclass(repr=False)  # to print one could take for ever: its arguments may be nested
 class Call:
     """A call that a pickle asks for, and that nobody makes."""
 
@@ -735,6 +750,11 @@ def read_pickle(data: bytes) -> Any:
 
     def pop_to_mark() -> list[Any]:
         return pop(len(stack) - marks.pop())
+
+    def a_text(key: Any) -> str:
+        if not isinstance(key, str):  # of other keys many may have the same hash
+            raise ValueError("a dictionary with keys that are no texts")
+        return key
 
     def allowed(name: str) -> str:
         name = name.replace("numpy._core", "numpy.core")
@@ -769,10 +789,11 @@ def read_pickle(data: bytes) -> Any:
                 stack.append({})
             case "SETITEM":
                 key, item = pop(2)
-                stack[-1][key] = item
+                stack[-1][a_text(key)] = item
             case "SETITEMS":
                 items = pop_to_mark()
-                stack[-1].update(zip(items[::2], items[1::2]))
+                for key, item in zip(items[::2], items[1::2]):
+                    stack[-1][a_text(key)] = item
             case "MARK":
                 marks.append(len(stack))
             case "MEMOIZE":
@@ -787,7 +808,7 @@ def read_pickle(data: bytes) -> Any:
                 stack.append(allowed(" ".join(pop(2))))
             case "REDUCE":
                 function, arguments = pop(2)
-                stack.append(Call(function, arguments))
+                stack.append(Call(allowed(function), arguments))
             case "BUILD":
                 state = stack.pop()
                 stack[-1].state = state
@@ -824,12 +845,12 @@ def array_of_call(call: Call) -> Any:
         data = data.arguments[0].encode("latin1")
     numbers = numbers_in(data, dtype)
     count = len(numbers)
-    match shape:
+    match shape:  # () is that of a number, (n,) of a row, (rows, columns) of a table
         case [] if count == 1:
             return numbers[0]
-        case [length] if length == count:
+        case [int(length)] if length == count > 0:
             return numbers
-        case [rows, columns] if rows * columns == count > 0:
+        case [int(rows), int(columns)] if rows > 0 and rows * columns == count > 0:
             if by_columns:  # the next number of a row comes a whole column later
                 return [numbers[row::rows] for row in range(rows)]
             return [numbers[row * columns : (row + 1) * columns] for row in range(rows)]
@@ -837,7 +858,10 @@ def array_of_call(call: Call) -> Any:
 
 
 def numbers_in(data: bytes, dtype: Call) -> list[Any]:
-    """The numbers in these bytes. A dtype is a note too: dtype("f8"), told "<" or ">"."""
+    """The numbers in these bytes.
+
+    A dtype is a note too: its argument is the kind, "f8", its state has the byte order.
+    """
     kind, byte_order = dtype.arguments[0], dtype.state[1]
     letter = LETTERS[kind]
     count = len(data) // struct.calcsize("=" + letter)
@@ -847,7 +871,10 @@ def numbers_in(data: bytes, dtype: Call) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """A copy in plain Python, arrays as lists; ValueError for what no model needs."""
+    """A copy in plain Python, arrays as lists; ValueError for what no model needs.
+
+    What is used twice is copied twice, and counted twice.
+    """
     left = MAX_VALUES  # how many more may be copied; each letter of a text is one
 
     def copy(value: Any, depth: int) -> Any:
@@ -887,7 +914,7 @@ def short(value: object) -> str:
 
 def one_line(error: Exception) -> str:
     """What an error says, in one line that is not too long."""
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error)[:1000].split())[:200]
 
 
 # ------------------ Save and load -----------------------------------------------------
@@ -934,8 +961,7 @@ def save_model(model: Model, path: AnyPath) -> Path:
     """Pickle a model in plain lists and numbers: the file imports nothing."""
     path = Path(path).expanduser()
     data = pickle.dumps(checked_model(model), protocol=4)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"its pickle has {len(data):,} of at most {MAX_BYTES:,} bytes")
+    model_in(data)  # what load_model would refuse is not written
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
@@ -946,15 +972,10 @@ def load_model(path: AnyPath) -> Model:
     path = Path(path).expanduser()
     if path.is_dir():
         path = path / "q-learning.pkl"
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        data = path.read_bytes()
-        if data.startswith(b"version https://git-lfs"):
-            raise ValueError("a Git LFS pointer, not the file itself")
-        if not data.endswith(b"."):  # the last instruction of a pickle, STOP
-            raise ValueError("no pickle, or one that was cut off")
-        return checked_model(read_pickle(data))
+        return model_in(data)
     # Ours are ValueErrors; a damaged pickle makes read_pickle stumble in other ways.
     except ValueError as error:
         reason = one_line(error)
@@ -963,15 +984,25 @@ def load_model(path: AnyPath) -> Model:
     raise ValueError(f"{path} is not a Q-learning model: {reason}")
 
 
+def model_in(data: bytes) -> Model:
+    """The model in the bytes of a file."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+    if data.startswith(b"version https://git-lfs"):
+        raise ValueError("a Git LFS pointer, not the file itself")
+    if not data.endswith(b"."):  # the last instruction of a pickle, STOP
+        raise ValueError("no pickle, or one that was cut off")
+    return checked_model(read_pickle(data))
+
+
 # ------------------ Which game? -------------------------------------------------------
 def game_arguments(model: Model) -> dict[str, Any]:
     """The arguments to make the game of a model with."""
     if "env_kwargs" in model:
-        arguments = model["env_kwargs"]
-    else:  # a model of the course
-        arguments = {"map_name": model.get("map_name")}
-        arguments["is_slippery"] = model.get("slippery")
-    return {name: value for name, value in arguments.items() if value is not None}
+        return dict(model["env_kwargs"])
+    # A model of the course says no more than this, and not always.
+    course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
+    return {name: value for name, value in course.items() if value is not None}
 
 
 def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
@@ -1002,13 +1033,15 @@ def env_arguments(env: Env) -> dict[str, Any]:
     game, `round_trip` sees another score.)
     """
     given = {n: value for n, value in env.spec.kwargs.items() if n != "render_mode"}
-    # A lake's map is `desc`, or else the one called `map_name`, or else 4x4. Only where
-    # both are given as None does it draw a map at random: publish what it drew.
-    is_random_map = given.get("desc") is None and given.get("map_name", "4x4") is None
-    if is_random_map:
-        given["desc"] = env.unwrapped.desc
-    if given.get("desc") is not None:
-        given.pop("map_name", None)  # with a desc the lake does not look at the name
+    if qlearning.known_game(env) == "lake":
+        # Its map is `desc`, or else the one called `map_name`, or else 4x4. Only where
+        # both are given as None does it draw one. A map without a name is published.
+        has_name = given.pop("desc", None) is None and given.get("map_name", "4x4")
+        if not has_name:
+            given["desc"] = env.unwrapped.desc
+            given.pop(
+                "map_name", None
+            )  # with a desc the lake does not look at the name
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
         given["max_episode_steps"] = -1 if limit is None else limit  # -1: no limit
@@ -1032,15 +1065,18 @@ def model_to_publish(model: Model, env: Env) -> Model:
         raise ValueError(f"the model lacks {', '.join(sorted(missing))}")
     env_id, spec = model["env_id"], getattr(env, "spec", None)
     if spec is None or spec.id not in (env_id, qlearning.OTHER_ID.get(env_id)):
-        made = f"was made as {spec.id}" if spec else "was not made by gym.make"
+        made = f"was made as {spec.id!r}" if spec else "was not made by gym.make"
         raise ValueError(
-            f"the model is of {env_id}, and the environment {made}: "
-            f"make it by make_env({env_id!r}), or {ADVICE}"
+            f"the model's env_id is {env_id!r}, and the environment {made}: make both the "
+            f"same, or {ADVICE}"
         )
     check_table(env, model["qtable"])
     arguments = env_arguments(env)
     model["env_kwargs"] = arguments
-    if "map_name" in arguments:  # where the course's own code looks for it
+    # And where the course's own code looks for it, in place of what stood there
+    model.pop("map_name", None)
+    model.pop("slippery", None)
+    if "map_name" in arguments:
         model["map_name"] = arguments["map_name"]
     if arguments.get("is_slippery") is False:
         model["slippery"] = False
@@ -1086,8 +1122,8 @@ def package_model(
 ) -> Path:
     """Evaluate, film and describe a model: prints its score, and returns the folder.
 
-    All of the FILES are replaced, or none. What the owner wrote on this agent's card, in
-    the folder or on the Hub, stays.
+    Nothing is replaced before all of the FILES are there. What the owner wrote on this
+    agent's card, in the folder or on the Hub, stays.
     """
     folder, model = Path(folder).expanduser(), model_to_publish(model, env)
     old_card = check_package(model, env, folder, video_fps, hub_card)
@@ -1137,7 +1173,7 @@ def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, f
     except ValueError as error:
         raise ValueError(f"others cannot use this model: {error}; {ADVICE}") from None
     their_mean, their_std = evaluate_model(their_env, their_model)
-    if abs(mean - their_mean) > 1e-9 or abs(std - their_std) > 1e-9:
+    if not (abs(mean - their_mean) < 1e-9 and abs(std - their_std) < 1e-9):
         raise ValueError(
             f"your environment gives {mean:.2f} +/- {std:.2f}, the one that others make "
             f"from this model {their_mean:.2f} +/- {their_std:.2f}: {ADVICE}"
@@ -1209,7 +1245,7 @@ def model_card(
     if command := command_to_train(model):
         training = f"To train a table with these numbers:\n\n```sh\n{command}\n```"
     else:
-        training = "(No recipe of `qlearning.py` has these numbers.)"
+        training = "(No recipe of `qlearning.py` is trained with such numbers.)"
     needed, register = "", ""
     if not qlearning.known_game(env):
         needed = ", and the game's own code"
@@ -1249,14 +1285,16 @@ def metadata(
     tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
     # What the owner has added: a licence, a language, tags of their own
     kept = old_card.data.to_dict() if old_card else {}
-    # But for what is written anew ("model-index" is the old score)
+    # But for what is written anew: the old score, and the tag with the name of its game
     for ours in "model-index", "model_name", "pipeline_tag":
         kept.pop(ours, None)
-    tags += [tag for tag in kept.pop("tags", None) or [] if tag not in tags]
+    old_results = (old_card.data.eval_results or []) if old_card else []
+    not_theirs = tags + [result.dataset_name for result in old_results]
+    tags += [tag for tag in kept.pop("tags", None) or [] if tag not in not_theirs]
     return hf.ModelCardData(
         tags=tags,
         pipeline_tag="reinforcement-learning",
-        model_name=repo_id.split("/")[1] if repo_id else f"q-{game}",
+        model_name=repo_id.split("/")[-1] if repo_id else f"q-{game}",
         eval_results=[result],
         **kept,
     )
@@ -1284,10 +1322,17 @@ def command_to_train(model: Model) -> str:
     for recipe_name, recipe in qlearning.RECIPES.items():
         if game != (recipe["env_id"], recipe["env_kwargs"]):
             continue
+        # What a model of the course does not say
+        numbers = {
+            "initial_value": 0.0,
+            "min_learning_rate": None,
+            "seed": recipe["seed"],
+        }
+        numbers |= model
         names = [name for name in HYPERPARAMETERS if name != "n_eval_episodes"]
-        changed = [name for name in names if model.get(name) != recipe[name]]
-        if all(model.get(name) is not None for name in changed):
-            options = [f" {qlearning.option(name)} {model[name]}" for name in changed]
+        changed = [name for name in names if numbers.get(name) != recipe[name]]
+        if all(numbers.get(name) is not None for name in changed):
+            options = [f" {qlearning.option(name)} {numbers[name]}" for name in changed]
             commands.append(
                 f"python hub_utils.py package {recipe_name}{''.join(options)}"
             )
@@ -1301,7 +1346,7 @@ def card_in(folder: Path) -> Any:
         return None
     try:
         return hf.ModelCard(path.read_text("utf-8-sig"), ignore_metadata_errors=True)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from None
 
 
@@ -1315,20 +1360,25 @@ def owners_words(card: Any) -> str:
 
 
 def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
-    """The card whose words and metadata stay: the Hub's, or else the folder's if it is ours.
+    """The card whose words and metadata stay in the new one.
 
-    ValueError if the README.md in the folder has words that this card does not have:
-    they would get lost.
+    That is the Hub's card; without one the folder's, if it is of this game; else none.
+    ValueError if words in the folder's card would get lost by this, or if it was not
+    written by `package_model` at all.
     """
-    local_tags = (local_card.data.tags or []) if local_card else []
+    if local_card is None:
+        return hub_card
     if hub_card:
         kept = hub_card
-    elif game_name(model) in local_tags:  # it is a card of this game's agent
+    elif game_name(model) in (
+        local_card.data.tags or []
+    ):  # a card of this game's agent
         kept = local_card
     else:
         kept = None
-    if owners_words(local_card).strip() not in owners_words(kept):  # "" is in any text
-        text = "the README.md in this folder has words that would get lost"
+    is_strange = kept is None and OWNER_MARK not in local_card.text
+    if is_strange or owners_words(local_card).strip() not in owners_words(kept):
+        text = "the README.md in this folder would get lost, or words in it"
         raise ValueError(f"{text}: take another folder")
     return kept
 
@@ -1413,7 +1463,8 @@ def fetch_repo(
 
 
 # What the client raises when nobody answers: an error of the HTTP library below it, which
-# is requests in older versions and httpx in newer ones. HfHubHTTPError is derived from it.
+# is requests in older versions and httpx in newer ones. HfHubHTTPError is derived from
+# it, so it is found among its bases.
 NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
@@ -1490,7 +1541,7 @@ def show_model(model: Model) -> None:
     if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):
         print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
     model |= {"n_eval_episodes": episodes, "max_steps": steps}
-    if len(str(model["env_kwargs"])) > 300:
+    if len(str(model["env_kwargs"])) > 300:  # from here on they are only printed
         model["env_kwargs"] = short(model["env_kwargs"])
     qlearning.show_world(env, model)
     qlearning.show_agent(env, model, proof=len(model["qtable"]) <= MOST_STATES)
@@ -1556,28 +1607,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hub_utils.py", description=about)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    options = add_command(commands, record, argv)
-    options.add_argument("file", help="a film .mp4 or .gif, or a picture .png")
-    films = options.add_mutually_exclusive_group()
+    to_record = add_command(commands, record, argv)
+    to_record.add_argument("file", help="a film .mp4 or .gif, or a picture .png")
+    films = to_record.add_mutually_exclusive_group()
     films.add_argument("--learning", action="store_true", help="film the training")
     films.add_argument("--values", action="store_true", help="film the Q-values too")
-    qlearning.add_show_episode(options)
+    qlearning.add_show_episode(to_record)
 
     where = "where to build it (hub)"
-    options = add_command(commands, package, argv)
-    options.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
+    to_package = add_command(commands, package, argv)
+    to_package.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
 
-    options = add_command(commands, push, argv)
-    options.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
-    options.add_argument("--repo-id", required=True, metavar="NAME/REPO")
+    to_push = add_command(commands, push, argv)
+    to_push.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
+    to_push.add_argument("--repo-id", required=True, metavar="NAME/REPO")
     # None if it is not given: a new repo is then what your account has as default.
-    options.add_argument(
-        "--private", action="store_const", const=True, help="for you alone"
-    )
+    text = "for you alone"
+    to_push.add_argument("--private", action="store_true", default=None, help=text)
 
-    about = "Load a model from a repo, a folder or a file, evaluate and show it."
-    options = commands.add_parser("load", help=about, description=about)
-    options.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
+    text = "Load a model from a repo, a folder or a file, evaluate and show it."
+    to_load = commands.add_parser("load", help=text, description=text)
+    to_load.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
 
     args = parser.parse_args(argv)
     if args.command == "load":

@@ -114,7 +114,8 @@ def greedy_policy(Qtable: list[list[float]], state: int) -> int:
 def epsilon_greedy_policy(
     Qtable: list[list[float]], state: int, epsilon: float, rng: "Any" = random
 ) -> int:
-    """With probability epsilon a random action, otherwise a greedy one. [section 2.2]
+    """With probability epsilon a random action, otherwise a greedy one.
+    [book, section 2.2]
 
     Ties between best actions are broken at random: always taking the first one would
     mean walking into the same wall again and again, as long as nothing is known.
@@ -194,13 +195,14 @@ def train(
 ) -> list[list[float]]:
     """The same Qtable, improved in place by Q-learning. [book, section 6.5; course]
 
-    The arguments come in the order of the course; those after the * are new. With `min_learning_rate` alpha decays
-    like epsilon, otherwise it stays. The same `seed` gives the same table, bit for bit.
-    After each episode `on_episode(episode, epsilon, steps, score)` is called.
+    The arguments come in the order of the course; those after the * are new. With
+    `min_learning_rate` alpha decays like epsilon, otherwise it stays. The same `seed`
+    gives the same table, bit for bit. After each episode
+    `on_episode(episode, epsilon, steps, score)` is called.
     """
     # Without a minimum alpha stays: it "decays" from learning_rate to learning_rate.
     min_alpha = learning_rate if min_learning_rate is None else min_learning_rate
-    # Refuse the usual mistakes (the checks stand below)
+    # Refuse the usual mistakes; the checks stand below `evaluate_agent`.
     check_table(env, Qtable)
     check_counts(n_training_episodes, max_steps)
     check_rates(min_epsilon, max_epsilon, min_alpha, learning_rate, gamma)
@@ -286,7 +288,7 @@ def evaluate_agent(
 def table_size(env: "Env") -> tuple[int, int]:
     """How many states and actions there are; ValueError unless they count from 0."""
     for space in (env.observation_space, env.action_space):
-        if getattr(space, "start", None) != 0:  # only Discrete spaces have a start
+        if not hasattr(space, "n") or getattr(space, "start", None) != 0:
             raise ValueError(
                 f"states and actions must be numbered from 0, unlike {space}: a wrapper "
                 "can number them (see section 8 of README.md)"
@@ -474,7 +476,7 @@ HYPERPARAMETERS: dict[str, tuple[Any, str]] = {  # the course's value, and the m
     "max_steps": (99, "after so many steps an episode is cut short"),
     "max_epsilon": (1.0, "share of random actions in the first episode"),
     "min_epsilon": (0.05, "what that share decays to"),
-    "decay_rate": (0.0005, "how fast epsilon decays, and alpha"),
+    "decay_rate": (0.0005, "how fast epsilon decays, and alpha if it does"),
     "initial_value": (0.0, "what every cell of the Q-table starts at"),
     "n_eval_episodes": (100, "how many episodes to evaluate"),
     "seed": (0, "random seed of the training"),
@@ -628,10 +630,14 @@ def action_names(env: Env) -> list[str]:
 
     (Those named LEFT, DOWN, RIGHT, UP or as on a COMPASS are drawn as such.)
     """
-    names = ACTIONS.get(known_game(env)) or getattr(game_of(env), "action_names", [])
+    names = ACTIONS.get(known_game(env)) or getattr(game_of(env), "action_names", None)
     n_actions = table_size(env)[1]
-    if len(names) != n_actions:
+    if not names:
         return [f"action{action}" for action in range(n_actions)]
+    if len(names) != n_actions:
+        raise ValueError(
+            f"{len(names)} action_names, but there are {n_actions} actions"
+        )
     return list(names)
 
 
@@ -660,13 +666,14 @@ def map_of(env: Env) -> list[str]:
     elif known_game(env) == "lake":
         rows = [b"".join(row).decode() for row in game.desc.tolist()]
     else:
-        rows = list(getattr(game, "map_rows", []))
+        rows = ["".join(row) for row in getattr(game, "map_rows", None) or []]
     if not rows or max(len(rows), len(rows[0])) > 13:
         return []
-    n_states = table_size(env)[0]
-    if any(len(row) * len(rows) != n_states for row in rows):
+    n_letters, n_states = len("".join(rows)), table_size(env)[0]
+    if n_letters != n_states or len({len(row) for row in rows}) > 1:
+        text = f"map_rows has {n_letters} letters, and the game {n_states} states"
         raise ValueError(
-            f"map_rows must be even rows, a letter for each of {n_states} states"
+            f"{text}: it needs rows of one length, a letter for each state"
         )
     return rows
 
@@ -695,7 +702,8 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     """
     rows, names, texts = map_of(env), action_names(env), {}
     if not rows:
-        raise ValueError("this game has no map: show_table prints its Q-table")
+        text = "no map (or a large one, or only that of a game inside a wrapper)"
+        raise ValueError(f"this game has {text}: show_table prints its Q-table")
     arrow_of = dict(
         zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows)
     )  # empty without arrows
@@ -992,7 +1000,7 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
         "\nTHE Q-TABLE: * the greedy action (of equal ones the first), . nothing known"
     )
     if len(states) < len(Qtable):
-        print(f"(of the {len(Qtable)} states only the first ones of the episode below)")
+        print(f"(only {len(states)} of the {len(Qtable)} states)")
     if len(actions) < len(names):
         print(f"(only the best 6 of {len(names)} actions)")
     # Each column is followed by one place: for the star of a greedy action.
@@ -1113,11 +1121,11 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
         states = ", ".join(state_name(env, state) for state in found.wrong[:3])
         where = f"in states such as {states}" if states else "where it learned nothing"
         text = f"The agent scores {missing:.4f} less than the exact table, {where}."
-        return f"{text} Some actions were tried too rarely."
+        return f"{text} Some actions were tried too rarely: learn for longer, or explore more."
     text = "All that was learned is exact."
     if max(found.gaps) >= EXACT:
         text = "The agent plays as well as the exact table. Not all of its values are exact: "
-        text += "some actions are rarely tried, and luck never quite averages out."
+        text += "some actions are rarely tried, or luck has not averaged out."
     if found.agent_score > found.best_score - 1e-9:
         return f"{text} No play can score more."
     gamma, n_steps = model["gamma"], step_limit(env, model["max_steps"])

@@ -100,8 +100,8 @@ def draw_paths():
 
 def draw_other_pictures(folder):
     """The pictures of README that none of its commands makes, into a folder."""
-    taxi, recipe = game("taxi", render_mode="rgb_array"), RECIPES["taxi"]
-    table = qlearning.value_iteration(taxi, 0.95)
+    taxi, recipe = game("taxi", render_mode="rgb_array"), RECIPES["taxi-exact"]
+    table = learn(taxi, recipe)
     seed = qlearning.evaluation_seeds(recipe)[0]
     hub_utils.record_video(taxi, table, folder / "taxi.gif", fps=2, seed=seed)
     imageio.imwrite(folder / "spreading.png", draw_spreading())
