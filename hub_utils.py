@@ -413,7 +413,7 @@ def write_value(
 
     Where nothing was tried: nothing, or in grey what the table started at if not at 0.
     """
-    value = round(cell.value, 2) + 0.0  # + 0.0: no minus zero
+    value = round(cell.value, 2)
     if cell.color is None and value == 0:
         return
     color = ink_on(cell.color) if cell.color else GREY

@@ -1304,6 +1304,8 @@ def test_a_value_map_says_what_is_known_of_each_action(lake):
     assert is_written(picture, 1, 1, 0.5, 0.5), "H"
     assert at(picture, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
     assert at(picture, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
+    inks = [hub_utils.ink_on(color) for color in (PALEST, DARKEST)]
+    assert inks == [INK, hub_utils.WHITE]
     frames = [at(picture, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
     assert frames == [False, False, True, False], "state 10 is framed"
 
@@ -1393,8 +1395,10 @@ def test_where_nothing_was_learned_the_first_learned_state_is_drawn():
     for state in range(500):  # where the passenger has arrived nothing is to be learned
         if state // 4 % 5 == state % 4:
             exact[state] = [0.0] * 6
-    taxi.unwrapped.s = 0  # at R, to R
-    assert distance(draw_values(taxi, exact), draw_values(taxi, exact, state=1)) == 0
+    for moment, drawn in (0, 1), (328, 328):  # in state 0 the passenger is at R, to R
+        taxi.unwrapped.s = moment
+        expected = draw_values(taxi, exact, state=drawn)
+        assert distance(draw_values(taxi, exact), expected) == 0
 
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
@@ -1404,6 +1408,9 @@ def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
     for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
         x, y = 492 + state % 4 * 120 + 60, state // 4 * 120 + 1
         assert distance(frame[y, x], ORANGE) < 40, "the state of the moment is framed"
+    unknown = initialize_q_table(16, 4)
+    path = record_video(camera, unknown, tmp_path / "b.mp4", values=True, max_steps=1)
+    assert distance(frames_of(path)[0][60, 492 + 100], PAPER) < 10, "and nothing else"
 
 
 # ------------------ Film the learning itself ------------------------------------------
@@ -1501,6 +1508,7 @@ def with_shape(*shape):
     return data.replace(old, pickle.dumps(shape, 2)[2:-1])
 
 
+DEEP = functools.reduce(lambda inner, _: {"a": inner}, range(10), 0)
 TENS = functools.reduce(lambda tens, _: [tens] * 10, range(7), 0)  # 10 ** 7 numbers
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", reduced("os.mkdir", "owned"), "it would import 'os.mkdir'"),
@@ -1547,6 +1555,7 @@ REFUSED = [
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
     ("a long key", with_table(env_kwargs={"x" * 600_000: 1}), "more values, or deeper"),
     ("deep", with_table(qtable=[[[[[[[[[[0]]]]]]]]]]), "more values, or deeper nested"),
+    ("deep in texts", with_table(env_kwargs=DEEP), "more values, or deeper nested"),
     ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
     ("a key of 2 ** 100", b"\x80\x04)" + b"q\0h\0\x86" * 100 + b"q\1}h\1Ns.", "keys that"),
     ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + b"q\0h\0\x86" * 100 + b"Rs.", "damaged"),
@@ -1880,6 +1889,7 @@ def test_a_package_is_six_files_that_say_how_the_agent_came_about(
 def test_the_film_shows_the_first_scored_episode(tmp_path):
     env = game("taxi", render_mode="rgb_array")
     model = RECIPES["taxi"] | {"qtable": value_iteration(env, 0.95)}
+    assert hub_utils.first_state(env, model, episode=2) == env.reset(seed=54)[0]
     package_model(model, env, tmp_path)
     steps = rollout(env, model["qtable"], env.reset(seed=16)[0], 99)
     assert len(frames_of(tmp_path / "replay.mp4")) == 1 + len(list(steps))
