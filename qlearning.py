@@ -3,8 +3,9 @@
     python qlearning.py            learn to cross a frozen lake, compare with the exact answer
     python qlearning.py --list     the other games; then, say, python qlearning.py taxi
 
-Down to the line "The algorithm ends here" it is complete, and it needs no package (with
-tqdm it shows a progress bar). All the rest shows what was learned, and compares it.
+Down to the line "The algorithm ends here" Q-learning is complete. That part needs no
+package but a game to play (with tqdm it shows a progress bar). The rest shows what was
+learned, and compares it.
 [book]: Sutton & Barto, 2nd edition; [course]: Hugging Face Deep RL Course, Unit 2.
 The words, each with one meaning:
 
@@ -29,9 +30,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Env = Any  # a gymnasium.Env
-# In annotations list[list[float]] is a Q-table (a NumPy array works as well). Names that
-# are imported or defined up here stand in quotes there: Python does not look them up, so
-# a function that you paste elsewhere runs without them.
+# list[list[float]] stands for a Q-table (a NumPy array works as well). Some annotations
+# are in quotes, as "Env": Python does not look those names up, so a function that you
+# paste elsewhere runs without them.
 
 
 # ------------------ What is a state worth? --------------------------------------------
@@ -118,7 +119,8 @@ def epsilon_greedy_policy(
     [book, section 2.2]
 
     Ties between best actions are broken at random: always taking the first one would
-    mean walking into the same wall again and again, as long as nothing is known.
+    mean walking into the same wall again and again, as long as nothing is known. `rng` is
+    a random.Random; the module `random` has the same functions.
     """
     if rng.random() > epsilon:  # exploit
         row = list(Qtable[state])  # NumPy's arrays have no count()
@@ -242,9 +244,10 @@ def train(
 def rollout(
     env: "Env", Qtable: list[list[float]], state: int, max_steps: int
 ) -> "Iterator[tuple[int, int, float, int, bool]]":
-    """Play greedily from `state`, where `env` now stands, and yield each step.
+    """Play greedily from `state`, in which `env` must be; yield each step once it is made.
 
-    A step is (state, action, reward, new_state, terminated).
+    A step is (state, action, reward, new_state, terminated), in Python's own numbers.
+    The game moves on only when the next step is asked for.
     """
     check_state(state, Qtable)
     for _ in range(max_steps):
@@ -288,6 +291,7 @@ def evaluate_agent(
 def table_size(env: "Env") -> tuple[int, int]:
     """How many states and actions there are; ValueError unless they count from 0."""
     for space in (env.observation_space, env.action_space):
+        # Discrete(n) is wanted; some other spaces have an n, or a start, but not both.
         if not hasattr(space, "n") or getattr(space, "start", None) != 0:
             raise ValueError(
                 f"states and actions must be numbered from 0, unlike {space}: a wrapper "
@@ -297,7 +301,10 @@ def table_size(env: "Env") -> tuple[int, int]:
 
 
 def check_table(env: "Env", Qtable: list[list[float]]) -> None:
-    """ValueError unless the table has a row of its own, of floats, for every state."""
+    """ValueError unless the table has a row of its own, of floats, for every state.
+
+    (A dictionary of rows works in the policies and in `td_update`, not in `train`.)
+    """
     states, actions = table_size(env)
     rows = list(Qtable)
     if len(rows) != states or any(len(row) != actions for row in rows):
@@ -343,7 +350,7 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
         return items
     if "ipykernel" in sys.modules:  # a notebook is no terminal, but can show a bar
         return tqdm(items, unit=unit)
-    return tqdm(items, unit=unit, disable=None)  # None: in no pipe, only in a terminal
+    return tqdm(items, unit=unit, disable=None)  # None: a bar only in a terminal
 
 
 # ================== The algorithm ends here: copy down to here ========================
@@ -396,10 +403,12 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     game, (n_states, n_actions) = game_of(env), table_size(env)
     try:
         P, starts = game.P, [float(p) for p in game.initial_state_distrib]
-        cells = [P[s][a] for s in range(n_states) for a in range(n_actions)]
-        is_complete = all(
-            0 <= new < n_states for cell in cells for _, new, _, _ in cell
-        )
+        is_complete = True
+        for state in range(n_states):
+            for action in range(n_actions):
+                for _, new_state, _, _ in P[state][action]:
+                    if not 0 <= new_state < n_states:
+                        is_complete = False
     except (AttributeError, LookupError, TypeError, ValueError):
         is_complete = False  # it has no P, or its P is something else
     # A passenger who may change the destination: Gymnasium leaves that out of P.
@@ -425,12 +434,12 @@ def bellman_backup(P: Any, V: list[float], gamma: float) -> Table:
 
 
 def value_iteration(env: Env, gamma: float) -> Table:
-    """The exact Q-table: Bellman's optimality equation, solved. [section 4.4, eq. 4.10]
+    """The exact Q-table: Bellman's optimality equation, solved. [book, section 4.4, eq. 4.10]
 
     ValueError if the game publishes no rules, or the values never settle (at gamma = 1).
     """
-    P, starts = rules(env)
-    V = [0.0] * len(starts)
+    P, _ = rules(env)
+    V = [0.0] * table_size(env)[0]
     for _ in range(10_000):
         Qtable = bellman_backup(P, V, gamma)
         new_V = [max(row) for row in Qtable]
@@ -452,9 +461,9 @@ def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
     Without a table: of the best possible play, which may count the steps that are left
     (near the end of an episode another action may be the best one).
     """
-    P, starts = rules(env)
+    P, start_probabilities = rules(env)
     # V(s) is the score still to come with 0 steps left, then with 1, 2, ... steps left.
-    V = [0.0] * len(starts)
+    V = [0.0] * len(start_probabilities)
     for _ in range(step_limit(env, max_steps)):
         worth = bellman_backup(P, V, gamma=1)  # of each action in each state
         if Qtable is None:
@@ -464,7 +473,7 @@ def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
         if new_V == V:  # then more steps change nothing
             break
         V = new_V
-    return sum(probability * value for probability, value in zip(starts, V))
+    return sum(p * value for p, value in zip(start_probabilities, V))
 
 
 # ------------------ The hyperparameters, and the games with theirs --------------------
@@ -563,9 +572,10 @@ OTHER_ID = {
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
-    # Options such as is_rainy change the game, perhaps not alike in both versions.
-    options = kwargs.keys() - {"render_mode", "max_episode_steps"}
-    if env_id not in gym.registry and not options:
+    # Only without options that change the game (is_rainy, say): the two versions may not
+    # understand them alike.
+    harmless = {"render_mode", "max_episode_steps"}
+    if env_id not in gym.registry and all(name in harmless for name in kwargs):
         env_id = OTHER_ID.get(env_id, env_id)
     return gym.make(env_id, **kwargs)
 
@@ -574,10 +584,9 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     """A Q-table, by default a new one, trained with all the numbers of a recipe."""
     if Qtable is None:
         Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
-    not_for_train = "initial_value", "n_eval_episodes"  # in the table; for later
-    numbers = {
-        name: recipe[name] for name in HYPERPARAMETERS if name not in not_for_train
-    }
+    numbers = {name: recipe[name] for name in HYPERPARAMETERS}
+    del numbers["initial_value"]  # it is in the table already
+    del numbers["n_eval_episodes"]  # it is for the evaluation
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
@@ -654,17 +663,22 @@ def state_name(env: Env, state: int) -> str:
     return str(game.state_name(state)) if hasattr(game, "state_name") else str(state)
 
 
+def letters_of(game: Env) -> list[str]:
+    """The rows of a map as Gymnasium keeps it: an array of single bytes."""
+    return [b"".join(row).decode() for row in game.desc.tolist()]
+
+
 def map_of(env: Env) -> list[str]:
     """The rows of a map, a letter for each state; your own game may have `map_rows`.
 
-    Nothing where the states are no places, or over 13 in a row or column: too many to
-    look at. ValueError if your own rows are not even, or not a letter for each state.
+    An empty list if there is no map, or one with over 13 rows or columns. ValueError if
+    your own rows differ in length, or do not have a letter for each state.
     """
     game, rows = game_of(env), []
     if known_game(env) == "cliff":
         rows = ["F" * 12] * 3 + ["S" + "C" * 10 + "G"]
     elif known_game(env) == "lake":
-        rows = [b"".join(row).decode() for row in game.desc.tolist()]
+        rows = letters_of(game)
     else:
         rows = ["".join(row) for row in getattr(game, "map_rows", None) or []]
     if not rows or max(len(rows), len(rows[0])) > 13:
@@ -698,15 +712,14 @@ def is_known(model: Recipe, row: Sequence[float]) -> bool:
 def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     """The map with V(s) = max Q(s,a), behind an arrow for the greedy action if wanted.
 
-    The four signs stand for LEFT, DOWN, RIGHT and UP. ValueError for a game without a map.
+    `arrows` are four signs, for LEFT, DOWN, RIGHT and UP, or none. ValueError without a map.
     """
     rows, names, texts = map_of(env), action_names(env), {}
     if not rows:
         text = "no map (or a large one, or only that of a game inside a wrapper)"
         raise ValueError(f"this game has {text}: show_table prints its Q-table")
-    arrow_of = dict(
-        zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows)
-    )  # empty without arrows
+    # {"LEFT": "<", "DOWN": "v", ...}; without arrows zip ends at once: an empty dict
+    arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))
     room = 6 if len(rows[0]) <= 8 else 4  # letters for a number
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
@@ -736,7 +749,7 @@ def number(value: float) -> str:
 
 
 def printable(pretty: str, plain: str) -> str:
-    """The pretty text; the plain one where a terminal lacks it or shows it wider."""
+    """The pretty text in UTF-8; elsewhere the plain one (signs may be missing, or wide)."""
     return pretty if "utf" in str(sys.stdout.encoding).lower() else plain
 
 
@@ -809,7 +822,7 @@ def show_world(env: Env, model: Recipe) -> None:
     sizes = f"{table_size(env)[0]} states, {len(names)} actions: {numbered}"
     print(textwrap.fill(sizes, 79))
     if game == "taxi":  # its own drawing has the walls
-        print(*(b"".join(row).decode() for row in game_of(env).desc.tolist()), sep="\n")
+        print("\n".join(letters_of(game_of(env))))
     if rows:
         print("The states are numbered row by row, from 0 at the top left.\n")
         print(draw_map(rows, {}))
@@ -908,20 +921,18 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
     start = recipe["initial_value"]
     Qtable = initialize_q_table(*table_size(env), start)
-    updates = replayed_updates(recipe, Qtable, episodes)
-    changes = (update for update in updates if update.new != update.old)
-    first = next(changes, None)
-    if first is None:
-        return
-    show_arithmetic(env, recipe["gamma"], first, "the first value that changes")
-    # The search goes on behind the first one, for an s' of which something was learned.
-    built_on = (update for update in changes if update.next_value not in (0, start))
-    second = next(built_on, None)
-    if second is None:
-        return
-    show_arithmetic(env, recipe["gamma"], second, "the first built on a learned value")
-    name = state_name(env, second.new_state)
-    print(f"  where {second.next_value:.4g} was the best value of s', state {name}")
+    lesson = "the first value that changes"
+    for update in replayed_updates(recipe, Qtable, episodes):
+        if update.new == update.old:
+            continue
+        if lesson == "the first value that changes":
+            show_arithmetic(env, recipe["gamma"], update, lesson)
+            lesson = "the first built on a learned value"
+        elif update.next_value not in (0, start):  # something was learned of s'
+            show_arithmetic(env, recipe["gamma"], update, lesson)
+            name, value = state_name(env, update.new_state), update.next_value
+            print(f"  where {value:.4g} was the best value of s', state {name}")
+            return
 
 
 def show_arithmetic(env: Env, gamma: float, u: Update, lesson: str) -> None:
@@ -943,6 +954,7 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
     """Print how V(s) spreads over a lake, back from the goal: four maps."""
     print("\nHOW VALUE SPREADS: V(s) = max Q(s,a), and . where nothing is known yet")
     Qtable, goals = initialize_q_table(*table_size(env), recipe["initial_value"]), 0
+    # The updates are made one by one as the loop asks: Qtable is as it was just then.
     for update in replayed_updates(recipe, Qtable, episodes):
         if not (update.terminated and update.reward > 0):  # the goal was not reached
             continue
@@ -988,11 +1000,11 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
     """Print these rows of the Q-table; of many actions the six best ones."""
     Qtable, names = model["qtable"], action_names(env)
 
-    def best_value(action: int) -> float:
-        values: list[float] = [Qtable[state][action] for state in states]
-        return max(values)
-
-    best_first = sorted(range(len(names)), key=best_value, reverse=True)
+    # Of each action its best value in these states; the six actions where it is highest
+    best_values = []
+    for action in range(len(names)):
+        best_values.append(max(Qtable[state][action] for state in states))
+    best_first = sorted(range(len(names)), key=lambda a: best_values[a], reverse=True)
     actions = sorted(best_first[:6])
     width = 10 if len(actions) <= 5 else 9
 
@@ -1040,14 +1052,17 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
     if known_game(env) == "lake" and lake_rules(env)[1]:
         print("(On ice each step is luck: only on average are the TD errors near 0.)")
 
-    rows = map_of(env)
-    places = [steps[0][0]] + [new_state for _, _, _, new_state, _ in steps]
+    rows, first_state = map_of(env), steps[0][0]
+    places = [first_state] + [new_state for _, _, _, new_state, _ in steps]
     if known_game(env) == "taxi":
         rows = TAXI_MAP
         places = [state // 20 for state in places]  # 20 states for each place
     if rows:
+        reached: dict[int, str] = {}  # of each place the step that reached it first
+        for i, place in enumerate(places):
+            reached.setdefault(place, str(i))
         print("The route, with the step that first reached a place:")
-        print(draw_map(rows, {place: str(places.index(place)) for place in places}))
+        print(draw_map(rows, reached))
 
 
 def how_it_ended(env: Env, steps: list[Step]) -> str:
@@ -1078,8 +1093,8 @@ class Comparison(NamedTuple):
     kept: list[bool]  # whether each cell of an end is as at the start: it must be
     exact_mean_std: tuple[float, float]  # of the exact table, in the sampled episodes
     agent_score: float  # the expected score of this table's greedy policy
-    exact_table_score: float  # that of the exact table's
-    best_score: float  # and that of the best possible play
+    exact_table_score: float  # the expected score of the exact table's
+    best_score: float  # the expected score of the best possible play
 
 
 def compare(env: Env, model: Recipe) -> Comparison:
@@ -1089,8 +1104,10 @@ def compare(env: Env, model: Recipe) -> Comparison:
     known = [state for state, row in enumerate(Qtable) if is_known(model, row)]
     gaps, wrong = [], []
     for state in known:
-        gaps += [abs(q - x) for q, x in zip(Qtable[state], exact[state])]
-        if exact[state][greedy_policy(Qtable, state)] < max(exact[state]) - 1e-9:
+        for action, value in enumerate(Qtable[state]):
+            gaps.append(abs(value - exact[state][action]))
+        action = greedy_policy(Qtable, state)
+        if exact[state][action] < max(exact[state]) - 1e-9:
             wrong.append(state)
 
     P, _ = rules(env)
@@ -1129,15 +1146,20 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
     if found.agent_score > found.best_score - 1e-9:
         return f"{text} No play can score more."
     gamma, n_steps = model["gamma"], step_limit(env, model["max_steps"])
-    text += f" The exact table is for gamma={gamma:g} and endless time; the score counts no "
-    return f"{text}gamma and ends after {n_steps} steps, so other play can score more."
+    return (
+        f"{text} The exact table is for gamma={gamma:g} and endless time; the score "
+        f"counts no gamma and ends after {n_steps} steps, so other play can score more."
+    )
 
 
 def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     """Print the numbers of a comparison, and the verdict."""
-    n_known, n_exact = len(found.known), sum(gap < EXACT for gap in found.gaps)
-    n_right, n_steps = n_known - len(found.wrong), step_limit(env, model["max_steps"])
-    n_cells, (mean, std) = len(found.gaps), found.exact_mean_std
+    n_known = len(found.known)
+    n_right = n_known - len(found.wrong)
+    n_cells = len(found.gaps)
+    n_exact = sum(gap < EXACT for gap in found.gaps)
+    mean, std = found.exact_mean_std
+    n_steps = step_limit(env, model["max_steps"])
     print(f"States whose row has changed: {n_known} of {len(model['qtable'])}")
     print(f"Their Q-values that are exact to 8 decimals: {n_exact} of {n_cells}")
     if n_exact < n_cells:
@@ -1161,7 +1183,7 @@ def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
 
 # ------------------ The command line --------------------------------------------------
 def option(name: str) -> str:
-    """How a hyperparameter is called on the command line."""
+    """The option of a hyperparameter: --episodes of n_training_episodes, say."""
     return "--" + name.removeprefix("n_training_").removeprefix("n_").replace("_", "-")
 
 
@@ -1224,7 +1246,7 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 def run(command: Callable[[], object]) -> int:
     """The exit code of a command: what people can do wrong becomes one line, code 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # names of files it cannot encode
+        sys.stdout.reconfigure(errors="replace")  # "?" for what it cannot show
     try:
         command()
         sys.stdout.flush()
@@ -1232,8 +1254,8 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        # What is still to be written goes nowhere, or Python would complain once more as
-        # it ends (from Python's own documentation).
+        # Let what is still buffered go to nowhere: at exit Python would try to write it
+        # once more, and complain. (From Python's own documentation.)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
