@@ -1014,6 +1014,11 @@ def test_the_verdict_is_in_plain_words(lake, cells, words):
     assert words in told and "--initial-value 1" not in told
 
 
+def test_where_no_choice_is_wrong_the_agent_loses_where_it_learned_nothing(lake):
+    told = verdict_on(lake, edited(initialize_q_table(16, 4), (14, RIGHT, 1.0)))
+    assert "1.0000 less than the exact table, where it learned nothing." in told
+
+
 def test_after_an_optimistic_start_an_exact_table_is_called_exact(lake):
     table = value_iteration(lake, 0.95)
     for end in (5, 7, 11, 12, 15):
@@ -1032,6 +1037,8 @@ def test_a_told_episode_says_how_it_ended_and_a_long_one_is_told_in_short(lake):
     assert "     ... 92 steps left out ...\n  97 " in told
     told = shown(cliff, {"qtable": edited(initialize_q_table(48, 4), (36, 1, 1))})
     assert "After 99 steps and 99 falls it was cut short. Score -9900." in told
+    told = story(*SHORT, "--show-episode", "100")
+    assert "ONE EPISODE: number 100 of the scored ones (reset seed 99)" in told
 
 
 def test_a_game_of_ones_own_is_shown_as_far_as_it_is_known():
@@ -1363,6 +1370,7 @@ def test_numbers_stand_only_where_something_was_tried(map_of_14):
 
 def test_holes_and_goal_have_their_letter_and_the_present_state_a_frame(map_of_14):
     assert is_written(map_of_14, 1, 1, 0.5, 0.5), "H"
+    assert is_written(map_of_14, 0, 0, 0.1, 0.12), "S, in the corner"
     assert at(map_of_14, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
     assert at(map_of_14, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
     frames = [at(map_of_14, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
@@ -2296,7 +2304,7 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
 def test_message_privacy_and_organization(hub, push):
     push("club/lake", commit_message="better", private=True)
     assert hub.private == {"club/lake"} and hub.messages == ["better"]
-    push("club/lake", {"seed": 5})
+    push("club/lake", {"seed": 5}, private=True)
     push(token="hf_write", private=False)
     for repo_id, private in ("ann/lake", True), ("club/lake", False):
         with pytest.raises(
