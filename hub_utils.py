@@ -304,10 +304,9 @@ SHADES: list[Color] = [
     BLUE,
     (37, 52, 148),
 ]
-# Places where no action is chosen: holes, the cliff, the goal
+# Places where no action is chosen: holes, the cliff, walls, the goal
 NO_CHOICE: dict[str, Color] = {
-    "H": (205, 205, 205),
-    "C": (205, 205, 205),
+    **dict.fromkeys("HCW", (205, 205, 205)),
     "G": (240, 200, 90),
 }
 
@@ -420,6 +419,8 @@ def write_value(
     size = square.get_width()
     letters = size // 6
     texts = [f"{value:.2f}", f"{value:.1f}", f"{value:.0f}"] if value else ["0"]
+    if 0 < abs(value) < 1:  # .71 takes less room than 0.71, and says more than 1
+        texts[1:] = [texts[0].replace("0.", ".", 1)]
     for text in texts:
         if font(letters).size(before + text)[0] <= room * size:
             break
@@ -535,8 +536,12 @@ def beside(frame: Any, image: Surface) -> Surface:
     game = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
     across, down = image.get_size()
     if across > 1.5 * down:
-        size = across, height * across // width
-        return stacked(pygame.transform.scale(game, size), image)
+        scale = min(across / width, across / height)  # it is not to be higher than wide
+        size = int(width * scale), int(height * scale)
+        centered = canvas(across, size[1])
+        left = (across - size[0]) // 2
+        centered.blit(pygame.transform.scale(game, size), (left, 0))
+        return stacked(centered, image)
     size, gap = (width * down // height, down), 12
     whole = canvas(size[0] + gap + across, down)
     whole.blit(pygame.transform.scale(game, size), (0, 0))
@@ -1157,6 +1162,8 @@ def check_package(
 ) -> Any:
     """The old card whose words will stay; raises whatever would fail after a training."""
     check_film(Path("replay.mp4"), fps, env)  # only its ending counts here
+    qlearning.map_of(env)  # where your own game may have a row or a name too few
+    qlearning.action_names(env)
     check_writable(folder)
     return card_to_keep(card_in(folder), hub_card, model)
 
@@ -1249,7 +1256,7 @@ def model_card(
     needed, register = "", ""
     if not qlearning.known_game(env):
         needed = ", and the game's own code"
-        register = "import ...  # what registers the game\n"
+        register = "# First import what registers the game.\n"
     text = CARD.format(
         metadata=metadata(model, score, repo_id, old_card).to_yaml(),
         game=game_name(model),

@@ -172,7 +172,7 @@ def td_update(
     ...           learning_rate=1, gamma=0.95, terminated=True)
     1.0
     """
-    # Nothing follows an end.
+    # Nothing follows an end; an episode that is only truncated has a future.
     best_next_value = 0.0 if terminated else max(Qtable[new_state])
     td_target = reward + gamma * best_next_value
     td_error = td_target - Qtable[state][action]
@@ -647,7 +647,7 @@ def action_names(env: Env) -> list[str]:
         raise ValueError(
             f"{len(names)} action_names, but there are {n_actions} actions"
         )
-    return list(names)
+    return [str(name) for name in names]
 
 
 def state_name(env: Env, state: int) -> str:
@@ -680,15 +680,18 @@ def map_of(env: Env) -> list[str]:
     elif known_game(env) == "lake":
         rows = letters_of(game)
     else:
-        rows = ["".join(row) for row in getattr(game, "map_rows", None) or []]
+        rows = getattr(game, "map_rows", None) or []
+        if isinstance(rows, str):
+            raise ValueError('map_rows must be a list of rows, as ["SFF", "FFG"]')
+        rows = ["".join(row) for row in rows]
     if not rows or max(len(rows), len(rows[0])) > 13:
         return []
     n_letters, n_states = len("".join(rows)), table_size(env)[0]
-    if n_letters != n_states or len({len(row) for row in rows}) > 1:
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("the rows of map_rows are not of one length")
+    if n_letters != n_states:
         text = f"map_rows has {n_letters} letters, and the game {n_states} states"
-        raise ValueError(
-            f"{text}: it needs rows of one length, a letter for each state"
-        )
+        raise ValueError(f"{text}: it needs a letter for each state")
     return rows
 
 
@@ -727,7 +730,7 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
             name = names[argmax(row)].upper()
             direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
             texts[state] = arrow_of.get(direction, "") + shortened(max(row), room)
-        elif letter not in "HCG":  # holes, cliff and goal: nobody acts there
+        elif letter not in "HCWG":  # holes, cliff, walls and goal: nobody acts there
             texts[state] = "."
     return draw_map(rows, texts)
 

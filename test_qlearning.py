@@ -654,11 +654,18 @@ def test_a_game_that_is_only_called_like_gymnasiums_is_not_taken_for_it():
     assert qlearning.state_name(other, 2) == "2"
 
 
-@pytest.mark.parametrize("rows", [("SFF", "G"), ("SFF", "FFG")])
-def test_a_map_that_does_not_fit_the_states_is_refused(rows):
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (("SFF", "G"), "the rows of map_rows are not of one length"),
+        (("SFF", "FFG"), "map_rows has 6 letters, and the game 4 states"),
+        ("SFFG", "map_rows must be a list of rows, as"),
+    ],
+)
+def test_a_map_that_does_not_fit_the_states_is_refused(rows, sentence):
     own = OwnMap()
     own.map_rows = rows
-    with pytest.raises(ValueError, match="rows of one length, a letter for each"):
+    with pytest.raises(ValueError, match=sentence):
         qlearning.map_of(own)
 
 
