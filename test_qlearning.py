@@ -1365,7 +1365,8 @@ def test_numbers_stand_only_where_something_was_tried(map_of_14):
 
 def test_holes_and_goal_have_their_letter_and_the_present_state_a_frame(map_of_14):
     assert is_written(map_of_14, 1, 1, 0.5, 0.5), "H"
-    assert is_written(map_of_14, 0, 0, 0.1, 0.12), "S, in the corner"
+    corner = map_of_14[2:26, 2:26].reshape(-1, 3).tolist()
+    assert [*INK] in corner, "S, in the corner of state 0"
     assert at(map_of_14, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
     assert at(map_of_14, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
     frames = [at(map_of_14, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
