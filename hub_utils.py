@@ -213,16 +213,15 @@ def shown_values(
     never tried does not count. If the highest is above 0, the scale begins at 0 or below.
     """
     states = [place.state for place in places(env, state)] or [state]
-    rows = {s: [float(q) for q in Qtable[s]] for s in states}
     is_map = len(states) > 1
-    to_compare: list[float] = []
+    rows = {s: [float(q) for q in Qtable[s]] for s in states}
+    compared: list[float] = []
     for s, row in rows.items():
         known = [q for action, q in enumerate(row) if (s, action) in tried]
         if is_map and known:
-            to_compare.append(max(known))  # V(s)
-        else:
-            to_compare += known
-    low, high = min(to_compare, default=0.0), max(to_compare, default=1.0)
+            known = [max(known)]  # V(s)
+        compared += known
+    low, high = min(compared, default=0.0), max(compared, default=1.0)
     if high > 0:
         low = min(low, 0.0)
     if high == low:
@@ -331,7 +330,7 @@ def draw(env: Env, values: Values) -> Surface:
     image = canvas(columns * size, rows * size)
     for x, y, letter, state in all_places:
         square = image.subsurface((x * size, y * size, size, size))
-        if letter in NO_CHOICE and not is_taxi:
+        if letter in NO_CHOICE and not is_taxi:  # a taxi's G is a stop
             square.fill(NO_CHOICE[letter])
             write(square, letter, (0.5, 0.5), size // 2)
         else:
@@ -412,21 +411,29 @@ def write_value(
 
     Where nothing was tried: nothing, or in grey what the table started at if not at 0.
     """
-    value = round(cell.value, 2)
-    if cell.color is None and value == 0:
+    if cell.color is None and round(cell.value, 2) == 0:
         return
     color = ink_on(cell.color) if cell.color else GREY
     size = square.get_width()
     letters = size // 6
-    texts = [f"{value:.2f}", f"{value:.1f}", f"{value:.0f}"] if value else ["0"]
-    if 0 < abs(value) < 1:  # .71 takes less room than 0.71, and says more than 1
-        texts[1:] = [texts[0].replace("0.", ".", 1)]
-    for text in texts:
-        if font(letters).size(before + text)[0] <= room * size:
-            break
-    else:  # not even the last one fits: take that in smaller letters
-        letters = size // 8
-    write(square, before + text, center, letters, color)
+    texts = [before + text for text in ways_to_write(cell.value)]
+    fitting = [text for text in texts if font(letters).size(text)[0] <= room * size]
+    if fitting:
+        text = fitting[0]
+    else:  # not even the shortest one: take that in smaller letters
+        text, letters = texts[-1], size // 8
+    write(square, text, center, letters, color)
+
+
+def ways_to_write(value: float) -> list[str]:
+    """A number with two decimals, and then shorter and shorter."""
+    value = round(value, 2)
+    if value == 0:
+        return ["0"]
+    text = f"{value:.2f}"
+    if abs(value) < 1:  # .71 takes less room than 0.71, and says more than 1
+        return [text, text.replace("0.", ".", 1)]
+    return [text, f"{value:.1f}", f"{value:.0f}"]
 
 
 def draw_taxi(env: Env, image: Surface, state: int) -> Surface:
@@ -528,24 +535,22 @@ def stacked(*images: Surface) -> Surface:
 
 
 def beside(frame: Any, image: Surface) -> Surface:
-    """The game's own frame left of a picture, or above it where the picture is wide.
-
-    It is scaled to the height of the picture, or to its width.
-    """
+    """The game's own frame left of a picture, or above it where the picture is wide."""
     height, width, _ = frame.shape
     game = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
-    across, down = image.get_size()
-    if across > 1.5 * down:
-        scale = min(across / width, across / height)  # it is not to be higher than wide
-        size = int(width * scale), int(height * scale)
-        centered = canvas(across, size[1])
-        left = (across - size[0]) // 2
-        centered.blit(pygame.transform.scale(game, size), (left, 0))
-        return stacked(centered, image)
-    size, gap = (width * down // height, down), 12
-    whole = canvas(size[0] + gap + across, down)
-    whole.blit(pygame.transform.scale(game, size), (0, 0))
-    whole.blit(image, (size[0] + gap, 0))
+    image_width, image_height = image.get_size()
+    if image_width > 1.5 * image_height:
+        # Above it, in the middle: as wide as the picture, but not higher than wide
+        scale = image_width / max(width, height)
+        game = pygame.transform.scale(game, (int(width * scale), int(height * scale)))
+        above = canvas(image_width, game.get_height())
+        above.blit(game, ((image_width - game.get_width()) // 2, 0))
+        return stacked(above, image)
+    game = pygame.transform.scale(game, (width * image_height // height, image_height))
+    left = game.get_width() + 12  # where the picture begins, after a gap
+    whole = canvas(left + image_width, image_height)
+    whole.blit(game, (0, 0))
+    whole.blit(image, (left, 0))
     return whole
 
 
@@ -689,11 +694,8 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
     write(image, f"{len(means):,} episodes", lower_right, 22, GREY)
     every = max(1, len(means) // 400)  # more than some 400 points nobody could see
     points = []
-    for i in [
-        0,
-        *range(0, episode, every),
-        episode,
-    ]:  # 0 twice: a line needs two points
+    shown = [0, *range(0, episode, every), episode]  # two at least: a line needs them
+    for i in shown:
         across = i / len(means)
         up = (means[i] - low) / (high - low) if high > low else 0.0
         points.append((left + across * (right - left), bottom - up * (bottom - top)))
@@ -713,9 +715,7 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
 # To look at such a program yourself: python -m pickletools -a q-learning.pkl
 MAX_BYTES = 5_000_000  # a table of 65,536 x 4 has 2,800,000, Taxi's 34,000
 MAX_INSTRUCTIONS = 600_000  # that table has 530,000
-MAX_VALUES = (
-    500_000  # counted at each use: a list may hold one list ten times, and so on
-)
+MAX_VALUES = 500_000  # counted at each use: one list may be used many times
 MAX_DEPTH = 8  # a model is a dictionary of lists of lists
 PUSHES = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BYTEARRAY8"}
 PUSHES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
@@ -836,6 +836,7 @@ BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}  # |: a byte alone has no
 def array_of_call(call: Call) -> Any:
     """The rows, the row or the number that a note of one of NumPy's calls describes."""
     name = call.function.split()[1]
+    by_columns = False
     if name == "_reconstruct":  # an array
         _, shape, dtype, by_columns, data = call.state
     elif name == "_frombuffer":  # an array in protocol 5
@@ -843,23 +844,27 @@ def array_of_call(call: Call) -> Any:
         by_columns = order == "F"
     elif name == "scalar":  # a single number
         dtype, data = call.arguments
-        shape, by_columns = [], False
+        shape = []
     else:
         raise ValueError(f"it would call {short(name)}")
     if isinstance(data, Call):  # protocol 2 has no bytes, but a call of encode(text)
         data = data.arguments[0].encode("latin1")
-    numbers = numbers_in(data, dtype)
-    count = len(numbers)
-    match shape:  # () is that of a number, (n,) of a row, (rows, columns) of a table
-        case [] if count == 1:
-            return numbers[0]
-        case [int(length)] if length == count > 0:
-            return numbers
-        case [int(rows), int(columns)] if rows > 0 and rows * columns == count > 0:
-            if by_columns:  # the next number of a row comes a whole column later
-                return [numbers[row::rows] for row in range(rows)]
-            return [numbers[row * columns : (row + 1) * columns] for row in range(rows)]
-    raise ValueError("an array that is no table")
+    return in_shape(numbers_in(data, dtype), shape, by_columns)
+
+
+def in_shape(numbers: list[Any], shape: list[int], by_columns: bool) -> Any:
+    """A number for the shape (), a row for (n,), a list of rows for (rows, columns)."""
+    are_lengths = all(isinstance(length, int) and length > 0 for length in shape)
+    if len(shape) > 2 or not are_lengths or math.prod(shape) != len(numbers):
+        raise ValueError("an array that is no table")  # (the product of () is 1)
+    if len(shape) == 0:
+        return numbers[0]
+    if len(shape) == 1:
+        return numbers
+    rows, columns = shape
+    if by_columns:  # the next number of a row comes a whole column later
+        return [numbers[row::rows] for row in range(rows)]
+    return [numbers[row * columns : (row + 1) * columns] for row in range(rows)]
 
 
 def numbers_in(data: bytes, dtype: Call) -> list[Any]:
@@ -868,6 +873,8 @@ def numbers_in(data: bytes, dtype: Call) -> list[Any]:
     A dtype is a note too: its argument is the kind, "f8", its state has the byte order.
     """
     kind, byte_order = dtype.arguments[0], dtype.state[1]
+    if kind not in LETTERS:
+        raise ValueError(f"numbers of the kind {short(kind)} are not read")
     letter = LETTERS[kind]
     count = len(data) // struct.calcsize("=" + letter)
     if count > MAX_VALUES:
@@ -1019,8 +1026,9 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
             f"this Gymnasium has no game {short(env_id)}: register it first"
         )
     try:
-        # A lake makes rules for each of its places: for a huge map that takes minutes.
-        if sum(len(row) for row in arguments.get("desc", [])) > len(model["qtable"]):
+        # A lake makes rules for each place of its `desc`: for a huge map for minutes.
+        desc = arguments.get("desc")
+        if isinstance(desc, list) and sum(map(len, desc)) > len(model["qtable"]):
             raise ValueError("its map is larger than its table")
         env = make_env(env_id, render_mode=render_mode, **arguments)
         check_table(env, model["qtable"])
@@ -1039,14 +1047,12 @@ def env_arguments(env: Env) -> dict[str, Any]:
     """
     given = {n: value for n, value in env.spec.kwargs.items() if n != "render_mode"}
     if qlearning.known_game(env) == "lake":
-        # Its map is `desc`, or else the one called `map_name`, or else 4x4. Only where
-        # both are given as None does it draw one. A map without a name is published.
-        has_name = given.pop("desc", None) is None and given.get("map_name", "4x4")
-        if not has_name:
+        # Its map is `desc`; without one the map called `map_name`; where that is None
+        # too, one that was drawn by chance. A map without a name is published itself.
+        desc, map_name = given.pop("desc", None), given.get("map_name", "4x4")
+        if desc is not None or map_name is None:
             given["desc"] = env.unwrapped.desc
-            given.pop(
-                "map_name", None
-            )  # with a desc the lake does not look at the name
+            given.pop("map_name", None)  # with a desc the lake does not look at it
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
         given["max_episode_steps"] = -1 if limit is None else limit  # -1: no limit
@@ -1289,17 +1295,18 @@ def metadata(
         metric_name="mean_reward",
         metric_value=score,  # the leaderboard splits it at the +/-
     )
-    tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
-    # What the owner has added: a licence, a language, tags of their own
-    kept = old_card.data.to_dict() if old_card else {}
-    # But for what is written anew: the old score, and the tag with the name of its game
-    for ours in "model-index", "model_name", "pipeline_tag":
-        kept.pop(ours, None)
-    old_results = (old_card.data.eval_results or []) if old_card else []
-    not_theirs = tags + [result.dataset_name for result in old_results]
-    tags += [tag for tag in kept.pop("tags", None) or [] if tag not in not_theirs]
+    our_tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
+    old = old_card.data if old_card else hf.ModelCardData()
+    # All that the owner has added stays: a licence, a language, tags of their own.
+    kept = old.to_dict()
+    for rewritten in "model-index", "model_name", "pipeline_tag":
+        kept.pop(rewritten, None)
+    # A tag may be the name of the game of an old score: that is not the owner's.
+    old_games = [old_result.dataset_name for old_result in old.eval_results or []]
+    old_tags = kept.pop("tags", None) or []
+    own_tags = [tag for tag in old_tags if tag not in our_tags + old_games]
     return hf.ModelCardData(
-        tags=tags,
+        tags=our_tags + own_tags,
         pipeline_tag="reinforcement-learning",
         model_name=repo_id.split("/")[-1] if repo_id else f"q-{game}",
         eval_results=[result],
@@ -1327,23 +1334,26 @@ def command_to_train(model: Model) -> str:
     commands = []
     game = model["env_id"], game_arguments(model)
     for recipe_name, recipe in qlearning.RECIPES.items():
-        if game != (recipe["env_id"], recipe["env_kwargs"]):
-            continue
-        # What a model of the course does not say
-        numbers = {
-            "initial_value": 0.0,
-            "min_learning_rate": None,
-            "seed": recipe["seed"],
-        }
-        numbers |= model
-        names = [name for name in HYPERPARAMETERS if name != "n_eval_episodes"]
-        changed = [name for name in names if numbers.get(name) != recipe[name]]
-        if all(numbers.get(name) is not None for name in changed):
-            options = [f" {qlearning.option(name)} {numbers[name]}" for name in changed]
-            commands.append(
-                f"python hub_utils.py package {recipe_name}{''.join(options)}"
-            )
+        changed = changed_numbers(model, recipe)
+        same_game = game == (recipe["env_id"], recipe["env_kwargs"])
+        if same_game and None not in changed.values():
+            words = ["python hub_utils.py package", recipe_name]
+            for name, value in changed.items():
+                words += [qlearning.option(name), str(value)]
+            commands.append(" ".join(words))
     return min(commands, key=len, default="")
+
+
+def changed_numbers(model: Model, recipe: Model) -> dict[str, Any]:
+    """The numbers for `train` that are not those of the recipe; None if one is missing."""
+    # What a model of the course does not say
+    unsaid = {"initial_value": 0.0, "min_learning_rate": None, "seed": recipe["seed"]}
+    numbers: Model = dict.fromkeys(HYPERPARAMETERS) | unsaid | model
+    return {
+        name: numbers[name]
+        for name in HYPERPARAMETERS
+        if name != "n_eval_episodes" and numbers[name] != recipe[name]
+    }
 
 
 def card_in(folder: Path) -> Any:
@@ -1375,19 +1385,15 @@ def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
     """
     if local_card is None:
         return hub_card
-    if hub_card:
-        kept = hub_card
-    elif game_name(model) in (
-        local_card.data.tags or []
-    ):  # a card of this game's agent
-        kept = local_card
-    else:
-        kept = None
-    is_strange = kept is None and OWNER_MARK not in local_card.text
-    if is_strange or owners_words(local_card).strip() not in owners_words(kept):
+    if hub_card is None and game_name(model) in (local_card.data.tags or []):
+        return local_card
+    # The folder's card will be replaced: are its owner's words on the other one too?
+    words = owners_words(local_card).strip()
+    is_ours = OWNER_MARK in local_card.text
+    if words not in owners_words(hub_card) or (hub_card is None and not is_ours):
         text = "the README.md in this folder would get lost, or words in it"
         raise ValueError(f"{text}: take another folder")
-    return kept
+    return hub_card
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
@@ -1591,7 +1597,7 @@ def package(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and build all that a push would upload."""
     folder = Path(args.folder).expanduser()
     env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
-    check_package(recipe, env, folder, args.fps, hub_card=None)
+    check_package(recipe, env, folder, args.fps, hub_card=None)  # for its errors
     model = recipe | {"qtable": qlearning.learn(env, recipe)}
     print(package_model(model, env, folder, args.fps))
 

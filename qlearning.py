@@ -128,7 +128,7 @@ def epsilon_greedy_policy(
         if row.count(best) == 1:  # no tie: no random number is needed
             return row.index(best)
         ties = [action for action, value in enumerate(row) if value == best]
-        return ties[int(rng.random() * len(ties))]  # each as likely
+        return ties[int(rng.random() * len(ties))]  # all equally likely
     return int(rng.random() * len(Qtable[state]))  # explore
 
 
@@ -247,7 +247,7 @@ def rollout(
     """Play greedily from `state`, in which `env` must be; yield each step once it is made.
 
     A step is (state, action, reward, new_state, terminated), in Python's own numbers.
-    The game moves on only when the next step is asked for.
+    It is a generator: the game moves on only when the next step is asked for.
     """
     check_state(state, Qtable)
     for _ in range(max_steps):
@@ -400,21 +400,23 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     P[s][a] lists all that can happen: (probability, new_state, reward, terminated). A
     learner never looks at it. ValueError if there is no such P for these states.
     """
-    game, (n_states, n_actions) = game_of(env), table_size(env)
+    game = game_of(env)
+    n_states, n_actions = table_size(env)
+    text = "publishes no rules (P and initial_state_distrib)"
+    refusal = ValueError(f"{type(game).__name__} {text} for its {n_states} states")
+    # A passenger who may change the destination: Gymnasium leaves that out of P.
+    if getattr(game, "fickle_passenger", False):
+        raise refusal
     try:
-        P, starts = game.P, [float(p) for p in game.initial_state_distrib]
-        is_complete = True
+        P = game.P
+        starts = [float(p) for p in game.initial_state_distrib]
         for state in range(n_states):
             for action in range(n_actions):
                 for _, new_state, _, _ in P[state][action]:
                     if not 0 <= new_state < n_states:
-                        is_complete = False
+                        raise refusal  # caught below, and raised again
     except (AttributeError, LookupError, TypeError, ValueError):
-        is_complete = False  # it has no P, or its P is something else
-    # A passenger who may change the destination: Gymnasium leaves that out of P.
-    if getattr(game, "fickle_passenger", False) or not is_complete:
-        text = "publishes no rules (P and initial_state_distrib)"
-        raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
+        raise refusal from None  # it has no P, or its P is something else
     return P, starts
 
 
@@ -584,6 +586,7 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     """A Q-table, by default a new one, trained with all the numbers of a recipe."""
     if Qtable is None:
         Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
+    # The names are those of train's parameters, but for the two deleted here.
     numbers = {name: recipe[name] for name in HYPERPARAMETERS}
     del numbers["initial_value"]  # it is in the table already
     del numbers["n_eval_episodes"]  # it is for the evaluation
@@ -674,21 +677,24 @@ def map_of(env: Env) -> list[str]:
     An empty list if there is no map, or one with over 13 rows or columns. ValueError if
     your own rows differ in length, or do not have a letter for each state.
     """
-    game, rows = game_of(env), []
+    game = game_of(env)
     if known_game(env) == "cliff":
         rows = ["F" * 12] * 3 + ["S" + "C" * 10 + "G"]
     elif known_game(env) == "lake":
         rows = letters_of(game)
     else:
-        rows = getattr(game, "map_rows", None) or []
-        if isinstance(rows, str):
+        own_rows = getattr(game, "map_rows", None) or []
+        if isinstance(own_rows, str):
             raise ValueError('map_rows must be a list of rows, as ["SFF", "FFG"]')
-        rows = ["".join(row) for row in rows]
-    if not rows or max(len(rows), len(rows[0])) > 13:
+        rows = ["".join(row) for row in own_rows]
+    if not rows:
         return []
-    n_letters, n_states = len("".join(rows)), table_size(env)[0]
-    if len({len(row) for row in rows}) > 1:
+    columns = len(rows[0])
+    if len(rows) > 13 or columns > 13:  # too large to print
+        return []
+    if any(len(row) != columns for row in rows):
         raise ValueError("the rows of map_rows are not of one length")
+    n_letters, n_states = len(rows) * columns, table_size(env)[0]
     if n_letters != n_states:
         text = f"map_rows has {n_letters} letters, and the game {n_states} states"
         raise ValueError(f"{text}: it needs a letter for each state")
@@ -738,11 +744,11 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
 def shortened(value: float, room: int) -> str:
     """A value with three decimals, or as many as fit into so many letters."""
     value = round(value, 3) + 0.0  # + 0.0: no minus before a zero
-    for decimals in (3, 2, 1, 0):
+    for decimals in (3, 2, 1):
         text = f"{value:.{decimals}f}"
         if len(text) <= room:
-            break
-    return text
+            return text
+    return f"{value:.0f}"
 
 
 def number(value: float) -> str:
@@ -922,20 +928,20 @@ def replayed_updates(
 def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
     """Print the arithmetic of the first two updates that teach something."""
     print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
-    start = recipe["initial_value"]
+    gamma, start = recipe["gamma"], recipe["initial_value"]
     Qtable = initialize_q_table(*table_size(env), start)
-    lesson = "the first value that changes"
-    for update in replayed_updates(recipe, Qtable, episodes):
-        if update.new == update.old:
-            continue
-        if lesson == "the first value that changes":
-            show_arithmetic(env, recipe["gamma"], update, lesson)
-            lesson = "the first built on a learned value"
-        elif update.next_value not in (0, start):  # something was learned of s'
-            show_arithmetic(env, recipe["gamma"], update, lesson)
+    updates = replayed_updates(recipe, Qtable, episodes)
+    for update in updates:
+        if update.new != update.old:
+            show_arithmetic(env, gamma, update, "the first value that changes")
+            break
+    for update in updates:  # goes on behind the update where the first loop stopped
+        is_learned = update.next_value not in (0, start)  # something is known of s'
+        if update.new != update.old and is_learned:
+            show_arithmetic(env, gamma, update, "the first built on a learned value")
             name, value = state_name(env, update.new_state), update.next_value
             print(f"  where {value:.4g} was the best value of s', state {name}")
-            return
+            break
 
 
 def show_arithmetic(env: Env, gamma: float, u: Update, lesson: str) -> None:
@@ -1035,37 +1041,52 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
 
 def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
     """Print a greedy episode: what was expected of each step, what came, and the route."""
-    Qtable, gamma, names = model["qtable"], model["gamma"], action_names(env)
     print("step state               action    reward   Q(s,a)    target  TD error")
-    for i, (state, action, reward, new_state, terminated) in enumerate(steps, start=1):
-        if len(steps) > 20 and 5 <= i <= len(steps) - 3:  # too long to tell all of it
-            if i == 5:
-                print(f"     ... {len(steps) - 7} steps left out ...")
-            continue
-        expected = Qtable[state][action]
-        target = reward + gamma * (0.0 if terminated else max(Qtable[new_state]))
-        error = number(round(target, 4) - round(expected, 4))  # of the printed numbers
-        signed = error if error.startswith("-") else f"+{error}"
-        name = state_name(env, state)[:19]
-        print(f"{i:>4} {name:<19} {names[action][:8]:<8}{reward:>8g}", end="")
-        print(f"{number(expected):>9}{number(target):>10}{signed:>10}")
+    n = len(steps)
+    for i, step in enumerate(steps, start=1):
+        if n <= 20 or i <= 4 or i > n - 3:  # of a long episode the first 4 and last 3
+            show_step(env, model, i, step)
+        elif i == 5:
+            print(f"     ... {n - 7} steps left out ...")
     score = sum(reward for _, _, reward, _, _ in steps)
-    n_steps = f"{len(steps)} step{'s' if len(steps) > 1 else ''}"
+    n_steps = f"{n} step{'s' if n > 1 else ''}"
     print(f"After {n_steps} {how_it_ended(env, steps)}. Score {score:g}.")
     if known_game(env) == "lake" and lake_rules(env)[1]:
         print("(On ice each step is luck: only on average are the TD errors near 0.)")
+    show_route(env, steps)
 
-    rows, first_state = map_of(env), steps[0][0]
+
+def show_step(env: Env, model: Recipe, i: int, step: Step) -> None:
+    """Print step number i: Q(s,a), the TD target that came of it, and the error."""
+    state, action, reward, new_state, terminated = step
+    Qtable = model["qtable"]
+    expected = Qtable[state][action]
+    next_value = 0.0 if terminated else max(Qtable[new_state])
+    target = reward + model["gamma"] * next_value
+    error = number(round(target, 4) - round(expected, 4))  # of the printed numbers
+    if not error.startswith("-"):
+        error = f"+{error}"
+    name, action_name = state_name(env, state)[:19], action_names(env)[action][:8]
+    print(f"{i:>4} {name:<19} {action_name:<8}{reward:>8g}", end="")
+    print(f"{number(expected):>9}{number(target):>10}{error:>10}")
+
+
+def show_route(env: Env, steps: list[Step]) -> None:
+    """Print the map, if there is one, with the step that first reached each place."""
+    first_state = steps[0][0]
     places = [first_state] + [new_state for _, _, _, new_state, _ in steps]
+    rows = map_of(env)
     if known_game(env) == "taxi":
         rows = TAXI_MAP
         places = [state // 20 for state in places]  # 20 states for each place
-    if rows:
-        reached: dict[int, str] = {}  # of each place the step that reached it first
-        for i, place in enumerate(places):
-            reached.setdefault(place, str(i))
-        print("The route, with the step that first reached a place:")
-        print(draw_map(rows, reached))
+    if not rows:
+        return
+    reached: dict[int, str] = {}
+    for i, place in enumerate(places):
+        if place not in reached:
+            reached[place] = str(i)
+    print("The route, with the step that first reached a place:")
+    print(draw_map(rows, reached))
 
 
 def how_it_ended(env: Env, steps: list[Step]) -> str:
@@ -1114,7 +1135,8 @@ def compare(env: Env, model: Recipe) -> Comparison:
             wrong.append(state)
 
     P, _ = rules(env)
-    ends = set()  # the states where an episode can end
+    # Nothing is ever updated in an end: if it has changed, the code is wrong.
+    ends = set()
     for state in known:
         for action in range(len(Qtable[state])):
             for _, new_state, _, terminated in P[state][action]:
@@ -1198,22 +1220,22 @@ def add_recipe(
     The help tells the values of the recipe that `argv` names, by default of the lake.
     With nargs="?" the recipe need not be named.
     """
-    default = named = "frozenlake"
-    for word in argv:
-        if word in RECIPES:
-            named = word
     parser.add_argument(
         "recipe",
         nargs=nargs,
-        default=default,
+        default="frozenlake",
         choices=RECIPES,
         metavar="recipe",
         help=f"a game with all its numbers: {', '.join(RECIPES)}",
     )
-    group = parser.add_argument_group(f"its numbers, in brackets those of {named}")
+    shown = "frozenlake"  # the recipe whose values the help tells
+    for word in argv:  # argparse knows the recipe only later, after the help is made
+        if word in RECIPES:
+            shown = word
+    group = parser.add_argument_group(f"its numbers, in brackets those of {shown}")
     for name, (value, meaning) in HYPERPARAMETERS.items():
         kind = int if isinstance(value, int) else float
-        text = f"{meaning} ({RECIPES[named][name]})"
+        text = f"{meaning} ({RECIPES[shown][name]})"
         group.add_argument(option(name), dest=name, type=kind, metavar="N", help=text)
 
 
@@ -1257,15 +1279,23 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        # Let what is still buffered go to nowhere: at exit Python would try to write it
-        # once more, and complain. (From Python's own documentation.)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
         first_line = str(error).strip().partition("\n")[0]
         print(f"error: {first_line}", file=sys.stderr)
         return 1
     return 0
+
+
+def discard_output() -> None:
+    """Send what is still to be printed to nowhere.
+
+    At exit Python would try once more to write it, and complain. (From Python's own
+    documentation.)
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -544,16 +544,15 @@ def test_a_state_has_a_value_for_each_policy(lake):
 
 
 def test_who_drives_perfectly_has_a_worse_mean_minus_std_than_who_dawdles():
-    """Wasting time on short trips lowers the deviation by more than the mean."""
+    """No score above 8, by wasted time: that lowers the deviation more than the mean."""
     env, exact = game("taxi"), value_iteration(game("taxi"), 0.95)
-    scores = []
+    perfect = []
     for seed in qlearning.evaluation_seeds(RECIPES["taxi"]):
         steps = rollout(env, exact, env.reset(seed=seed)[0], 99)
-        scores.append(sum(reward for _, _, reward, _, _ in steps))
-    for most, ranked in (20, 4.85), (8, 5.1):  # until no score is above 8
-        capped = [min(most, score) for score in scores]
-        rank = statistics.fmean(capped) - statistics.pstdev(capped)
-        assert round(rank, 2) == ranked
+        perfect.append(sum(reward for _, _, reward, _, _ in steps))
+    dawdling = [min(8, score) for score in perfect]
+    for scores, rank in (perfect, 4.85), (dawdling, 5.1):
+        assert round(statistics.fmean(scores) - statistics.pstdev(scores), 2) == rank
 
 
 # ------------------ Whose rules? ------------------------------------------------------
@@ -693,8 +692,8 @@ ABOVE, BELOW = SOURCE.split(CUT)
 
 def invocation(*arguments, cwd=HERE, **variables):
     """What `subprocess` needs to start Python here, without this machine's settings."""
-    ours = r"HF_|HUGGING|TQDM|COLUMNS|FORCE_COLOR|PYTEST|PYTHON(?!PATH|HOME)|.*_PROXY$"
-    env = {k: v for k, v in os.environ.items() if not re.match(ours, k.upper())}
+    unset = "HF_|HUGGING|TQDM|COLUMNS|FORCE_COLOR|PYTEST|PYTHON(?!PATH|HOME)|.*_PROXY$"
+    env = {k: v for k, v in os.environ.items() if not re.match(unset, k.upper())}
     env |= {"PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"} | variables
     pipes = {"encoding": "utf-8", "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return {"args": [sys.executable, *arguments], "cwd": cwd, "env": env} | pipes
@@ -747,8 +746,10 @@ MODULES = {"math", "random", "statistics", "sys"}
 def needs_of(name):
     """The modules and functions that a pasted function needs, and those that they need."""
     names = {n.id for n in ast.walk(FUNCTIONS[name]) if isinstance(n, ast.Name)}
-    called = names & FUNCTIONS.keys() - {name}
-    return (names & MODULES).union(called, *map(needs_of, called))
+    needs = names & (MODULES | (FUNCTIONS.keys() - {name}))
+    for function in needs - MODULES:
+        needs |= needs_of(function)
+    return needs
 
 
 def test_a_pasted_function_asks_only_for_imports_and_for_functions_that_it_calls():
@@ -760,9 +761,9 @@ def test_a_pasted_function_asks_only_for_imports_and_for_functions_that_it_calls
         "evaluate_agent": (Script(*WALK), 9, 1, initialize_q_table(3, 2), []),
     }
     for name, arguments in examples.items():
-        needs, notebook = needs_of(name), {}
-        cells = [f"import {module}" for module in needs & MODULES]
-        cells += [ast.unparse(FUNCTIONS[f]) for f in needs - MODULES | {name}]
+        notebook, needs = {}, needs_of(name)
+        cells = [f"import {module}" for module in needs if module in MODULES]
+        cells += [ast.unparse(FUNCTIONS[f]) for f in (*needs, name) if f in FUNCTIONS]
         exec("\n".join(cells), notebook)  # noqa: S102
         notebook[name](*arguments)
 
@@ -831,12 +832,10 @@ def test_numbers_of_the_course_to_the_letter():
     lake = {"env_id": "FrozenLake-v1", "n_training_episodes": 10_000, "eval_seed": []}
     lake["decay_rate"] = 0.0005
     taxi = {"env_id": "Taxi-v3", "n_training_episodes": 25_000, "decay_rate": 0.005}
-    for recipe, numbers in ("frozenlake", both | lake), ("taxi", both | taxi):
-        for name, number in numbers.items():
-            assert RECIPES[recipe][name] == number, (recipe, name)
-    seeds = RECIPES["taxi"]["eval_seed"]
-    assert (len(seeds), sum(seeds)) == (100, 8859)
-    assert sum(place * seed for place, seed in enumerate(seeds)) == 403_242
+    for name, numbers in ("frozenlake", both | lake), ("taxi", both | taxi):
+        assert RECIPES[name] == RECIPES[name] | numbers
+    seeds = str(RECIPES["taxi"]["eval_seed"]).encode()
+    assert hashlib.sha256(seeds).hexdigest()[:8] == "176ec67c", "the course's 100 seeds"
 
 
 @pytest.mark.parametrize("ids", qlearning.OTHER_ID.items())
@@ -984,23 +983,18 @@ def verdict_on(env, table, **model):
     return " ".join(shown(env, {"qtable": table} | model).split("VERDICT: ")[1].split())
 
 
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [
-        # Up from 14 looks best, but goes away from the goal.
-        (
-            [(14, UP, 2.0)],
-            "1.0000 less than the exact table, in states such as 14. Some",
-        ),
-        # The start seems worth nothing: LEFT, the first of equal values, into the wall.
-        (
-            [(0, DOWN, 0), (0, RIGHT, 0)],
-            "1.0000 less than the exact table, in states such",
-        ),
-        # Up from 14 is worth 0.9025, but is no best action either way.
-        ([(14, UP, 0.5)], "as well as the exact table. Not all of its values are"),
-    ],
-)
+LESS = "1.0000 less than the exact table, "
+EDITS = [  # what is put into the exact table, and what is said of it
+    # Up from 14 looks best, but goes away from the goal.
+    ([(14, UP, 2.0)], LESS + "in states such as 14. Some"),
+    # The start seems worth nothing: LEFT, the first of equal values, into the wall.
+    ([(0, DOWN, 0), (0, RIGHT, 0)], LESS + "in states such"),
+    # Up from 14 is worth 0.9025, but is no best action either way.
+    ([(14, UP, 0.5)], "as well as the exact table. Not all of its values are"),
+]
+
+
+@pytest.mark.parametrize(("cells", "words"), EDITS)
 def test_the_verdict_is_in_plain_words(lake, cells, words):
     told = verdict_on(lake, edited(value_iteration(lake, 0.95), *cells))
     assert words in told and "--initial-value 1" not in told
@@ -1008,7 +1002,7 @@ def test_the_verdict_is_in_plain_words(lake, cells, words):
 
 def test_where_no_choice_is_wrong_the_agent_loses_where_it_learned_nothing(lake):
     told = verdict_on(lake, edited(initialize_q_table(16, 4), (14, RIGHT, 1.0)))
-    assert "1.0000 less than the exact table, where it learned nothing." in told
+    assert LESS + "where it learned nothing." in told
 
 
 def test_after_an_optimistic_start_an_exact_table_is_called_exact(lake):
@@ -1394,11 +1388,12 @@ def test_arrows_cover_no_number():
 
 @pytest.fixture
 def written(monkeypatch):
-    """All that is written into pictures: (width of the picture, text, x, size, color)."""
+    """All that is written into pictures: (text, place, share of the width, color)."""
     texts = []
 
     def write(image, text, center, size, color=INK, background=None):
-        texts.append((image.get_width(), text, center[0], size, color))
+        width = hub_utils.font(size).size(text)[0] / image.get_width()
+        texts.append((text, center, width, color))
 
     monkeypatch.setattr(hub_utils, "write", write)
     return texts
@@ -1406,14 +1401,15 @@ def written(monkeypatch):
 
 @pytest.mark.parametrize("value", [0.95, -12.57, -112.13])
 def test_numbers_fit_into_their_triangles(value, written):
-    table = edited(initialize_q_table(48, 4, -1), (13, LEFT, value), (13, UP, value))
-    draw_values(game("cliffwalking"), table)
-    room_at = {move.number[0]: move.room for move in hub_utils.MOVES.values()}
-    numbers = [about for about in written if re.match(r"-?\d", about[1])]
-    for square, text, x, size, _ in numbers:
-        assert hub_utils.font(size).size(text)[0] / square <= room_at[x], text
-    shown_as = {f"{value:.{decimals}f}" for decimals in (2, 1, 0)}
-    assert shown_as & {text for _, text, *_ in numbers}
+    cliff = game("cliffwalking")  # its actions: 0 is UP, 3 is LEFT
+    table = edited(initialize_q_table(48, 4, -1), (13, 0, value), (13, 3, value))
+    draw_values(cliff, table)
+    room_at = {move.number: move.room for move in hub_utils.MOVES.values()}
+    numbers = [about for about in written if re.match(r"-?\d", about[0])]
+    for text, place, width, _ in numbers:
+        assert width <= room_at[place], text
+    rounded = {f"{value:.{decimals}f}" for decimals in (2, 1, 0)}
+    assert rounded & {text for text, *_ in numbers}, "the value is among them"
 
 
 def test_optimistic_starts_are_grey_numbers_without_a_shade(lake, written):
@@ -1421,7 +1417,7 @@ def test_optimistic_starts_are_grey_numbers_without_a_shade(lake, written):
     picture = draw_values(lake, table, initial_value=1.0)
     assert at(picture, 2, 3, *SEEN[RIGHT]) == PAPER, "never tried"
     assert at(picture, 2, 3, *SEEN[LEFT]) != PAPER, "tried"
-    colors = {text: color for _, text, _, _, color in written}
+    colors = {text: color for text, _, _, color in written}
     assert colors["1.00"] == hub_utils.GREY != colors["0.90"]
 
 
@@ -1466,11 +1462,12 @@ def test_without_a_map_there_are_bars(row):
 def test_where_nothing_was_learned_the_first_learned_state_is_drawn():
     taxi = game("taxi")
     exact = value_iteration(taxi, 0.95)
-    for state in range(500):  # where the passenger has arrived nothing is to be learned
-        if state // 4 % 5 == state % 4:
+    for state in range(500):
+        _, _, passenger, destination = taxi.unwrapped.decode(state)
+        if passenger == destination:  # it has arrived: nothing is to be learned
             exact[state] = [0.0] * 6
-    for moment, drawn in (0, 1), (328, 328):  # in state 0 the passenger is at R, to R
-        taxi.unwrapped.s = moment
+    for now, drawn in (0, 1), (328, 328):  # in state 0 the passenger is at R, to R
+        taxi.unwrapped.s = now
         expected = draw_values(taxi, exact, state=drawn)
         assert distance(draw_values(taxi, exact), expected) == 0
 
@@ -1567,8 +1564,10 @@ def with_shape(*shape):
     return pickle.dumps(Call(make, arguments, (version, shape, *rest)))
 
 
-DEEP = functools.reduce(lambda inner, _: {"a": inner}, range(10), 0)
-TENS = functools.reduce(lambda tens, _: [tens] * 10, range(7), 0)  # 10 ** 7 numbers
+DEEP = json.loads('{"a":' * 10 + "0" + "}" * 10)
+TENS = 0
+for _ in range(7):
+    TENS = [TENS] * 10  # in the end 10 ** 7 numbers
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
     ("protocol 0", b"cos\nmkdir\n(Vowned\ntR.", "it would import 'os.mkdir'"),
@@ -1604,7 +1603,7 @@ REFUSED = [
     ("Git LFS", b"version https://git-lfs.github.com\n", "a Git LFS pointer, not the file"),
     ("an empty stack", b"\x80\x04a.", "damaged"),
     ("told to None", b"\x80\x04N}b.", "damaged"),
-    ("an odd dtype", pickle.dumps(array(2, 2)).replace(b"f8", b"f0"), "damaged"),
+    ("an odd dtype", pickle.dumps(array(2, 2)).replace(b"f8", b"f0"), "numbers of the kind 'f0' are not read"),
     # work without an end
     ("10 ** 7 numbers", pickle.dumps(TENS), "more values, or deeper nested"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
@@ -1676,15 +1675,10 @@ def test_values_are_read_as_pickle_reads_them():
         keys = [str(rng.random()) for _ in items]
         return rng.choice([items, tuple(items), dict(zip(keys, items)), [items, items]])
 
-    def in_lists(value):
-        if isinstance(value, dict):
-            return {key: in_lists(item) for key, item in value.items()}
-        return [*map(in_lists, value)] if isinstance(value, (list, tuple)) else value
-
     for protocol in [2, 3, 4, 5] * 100:
         value = anything(4)
         read = hub_utils.plain(hub_utils.read_pickle(pickle.dumps(value, protocol)))
-        assert read == in_lists(value)
+        assert read == json.loads(json.dumps(value)), "the same, tuples as lists"
 
 
 # ------------------ Save and load -----------------------------------------------------
@@ -1740,15 +1734,9 @@ def costly_corridor(**arguments):
     )
 
 
-@pytest.fixture
-def corridors():
-    """Registered games of one's own."""
-    gym.register("Corridor-v0", Corridor, max_episode_steps=50)
-    gym.register("Longer-v0", Corridor, max_episode_steps=50, kwargs={"size": 7})
-    gym.register("Costly-v0", costly_corridor, max_episode_steps=50)
-    yield
-    for name in ("Corridor-v0", "Longer-v0", "Costly-v0"):
-        del gym.registry[name]
+gym.register("Short-v0", Corridor, max_episode_steps=50)
+gym.register("Longer-v0", Corridor, max_episode_steps=50, kwargs={"size": 7})
+gym.register("Costly-v0", costly_corridor, max_episode_steps=50)
 
 
 class Turned(gym.ActionWrapper):
@@ -1782,10 +1770,10 @@ RETURNS = [  # env_id, arguments, and those that the model has once it is packag
     (LAKE_ID, {"map_name": None}, None),  # drawn at random
     ("Taxi-v3", {}, {}),
     ("CliffWalking-v1", {}, {}),
-    ("Corridor-v0", {}, {}),
-    ("Corridor-v0", {"size": 6}, {"size": 6}),
-    ("Corridor-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
-    ("Corridor-v0", {"cost": None}, {"cost": None}),
+    ("Short-v0", {}, {}),
+    ("Short-v0", {"size": 6}, {"size": 6}),
+    ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
+    ("Short-v0", {"cost": None}, {"cost": None}),
     ("Longer-v0", {}, {"size": 7}),
     ("Costly-v0", {}, {}),
 ]
@@ -1802,7 +1790,7 @@ def model_of(env, env_id, **changes):
 
 @pytest.mark.parametrize(("env_id", "arguments", "says"), RETURNS)
 def test_what_is_packaged_loads_back_with_the_published_score(
-    corridors, tmp_path, env_id, arguments, says
+    tmp_path, env_id, arguments, says
 ):
     env = make_env(env_id, render_mode="rgb_array", **arguments)
     model = model_of(env, env_id)
@@ -1815,14 +1803,9 @@ def test_what_is_packaged_loads_back_with_the_published_score(
     assert "env_kwargs" not in model, "the caller's dictionary is as it was"
 
 
-def made(env_id, **arguments):
+def made(env_id=LAKE_ID, **arguments):
     """A game with pictures."""
     return make_env(env_id, render_mode="rgb_array", **arguments)
-
-
-def wrapped(wrapper):
-    """Another game, which says that it is the lake."""
-    return wrapper(made(LAKE_ID, is_slippery=False))
 
 
 OTHERS = "the one that others make from this model .* under an env_id of its own"
@@ -1830,44 +1813,43 @@ NOT_GYM = "was not made by gym.make: make both"
 LAKE_TABLE = value_iteration(game("frozenlake"), 0.95)
 BACKWARDS = LAKE_TABLE[::-1]  # the best play where the states count backwards
 SHIFTED = [row[1:] + row[:1] for row in LAKE_TABLE]  # where action 0 is action 1
-CORRIDOR = {"env_id": "Corridor-v0", "qtable": [[0.0, 1.0]] * 5}
-NOT_PACKAGED = {  # the game, what its model says, and why it is refused
-    "other rewards": (lambda: wrapped(Generous), {}, r"gives 6.00 \+/- 0.00, " + OTHERS),
-    "other states": (lambda: wrapped(Renumbered), {"qtable": BACKWARDS}, OTHERS),
-    "other actions": (lambda: wrapped(Turned), {"qtable": SHIFTED}, OTHERS),
-    "fewer states": (
-        lambda: wrapped(ByRows), {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "
+CORRIDOR = {"env_id": "Short-v0", "qtable": [[0.0, 1.0]] * 5}
+DRY = made(is_slippery=False)
+NOT_PACKAGED = [  # the game, what its model says, and why it is refused
+    # a wrapper makes it another game
+    (Generous(DRY), {}, r"gives 6.00 \+/- 0.00, " + OTHERS),
+    (Renumbered(DRY), {"qtable": BACKWARDS}, OTHERS),
+    (Turned(DRY), {"qtable": SHIFTED}, OTHERS),
+    (
+        ByRows(DRY),
+        {"qtable": LAKE_TABLE[:4]},
+        "others cannot use this model: .* env_id of its own",
     ),
-    "another env_id": (
-        lambda: made(LAKE_ID), {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID!r}: make"
-    ),
-    "an unknown env_id": (
-        lambda: wrapped(Generous), {"env_id": "Mine-v0"}, "the environment was made as 'Froz"
-    ),
-    "another table": (
-        lambda: made("Corridor-v0"), CORRIDOR | {"qtable": LAKE_TABLE}, "a Q-table of 5 x 2"
-    ),
-    "a bare class": (lambda: Corridor(5), {"qtable": [[1.0, 0]] * 5}, NOT_GYM),
-    "no game": (object, {}, NOT_GYM),
-    "no gamma": (lambda: made(LAKE_ID), {"gamma": None}, "its gamma cannot be None"),
-    "too few seeds": (lambda: made(LAKE_ID), {"eval_seed": [1]}, "3 episodes, but only 1 seeds"),
-    "a function as argument": (
-        lambda: made("Corridor-v0", config={"f": len}), CORRIDOR,
+    # the model is about another one
+    (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID!r}: make"),
+    (Generous(DRY), {"env_id": "Mine-v0"}, "the environment was made as 'Froz"),
+    (made("Short-v0"), CORRIDOR | {"qtable": LAKE_TABLE}, "a Q-table of 5 x 2"),
+    (Corridor(5), {"qtable": [[1.0, 0]] * 5}, NOT_GYM),
+    (object(), {}, NOT_GYM),
+    # something is missing, or cannot be published
+    (DRY, {"gamma": None}, "its gamma cannot be None"),
+    (DRY, {"eval_seed": [1]}, "3 episodes, but only 1 seeds"),
+    (
+        made("Short-v0", config={"f": len}),
+        CORRIDOR,
         "cannot publish the argument config",
     ),
-    "no pictures": (lambda: game("frozenlake"), {}, 'render_mode="rgb_array"'),
-}  # fmt: skip
+    (game("frozenlake"), {}, 'render_mode="rgb_array"'),
+]
 
 
-@pytest.mark.parametrize(
-    ("make", "changes", "sentence"), NOT_PACKAGED.values(), ids=NOT_PACKAGED.keys()
-)
+@pytest.mark.parametrize(("env", "changes", "sentence"), NOT_PACKAGED)
 def test_what_would_not_load_back_is_refused_in_a_sentence(
-    corridors, tmp_path, make, changes, sentence
+    tmp_path, env, changes, sentence
 ):
     model = RECIPES["frozenlake"] | {"n_eval_episodes": 3, "qtable": LAKE_TABLE}
     with pytest.raises(ValueError, match=sentence):
-        package_model(model | changes, make(), tmp_path)
+        package_model(model | changes, env, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -2075,6 +2057,9 @@ LARGE = (".pkl", ".mp4", ".png")  # how the names of large files end
 class Refused(Exception):
     """What the Hub answers if it says no: a status, and a code that the client knows."""
 
+    def __init__(self, status, code=""):
+        self.status, self.code = status, code
+
 
 class Hub(ThreadingHTTPServer):
     """The repos, and the answers to all requests about them."""
@@ -2115,7 +2100,8 @@ class Hub(ThreadingHTTPServer):
         if token and token not in TOKENS:
             raise Refused(401)
         if parts[0] == "large":
-            return self.large_files.setdefault(parts[1], body)
+            self.large_files[parts[1]] = body
+            return b""
         # One line of JSON; the lines of a commit are many.
         asked, *lines = [json.loads(line) for line in body.splitlines()] or [{}]
         match method, *parts:
@@ -2190,7 +2176,8 @@ class HubHandler(BaseHTTPRequestHandler):
         hub, path = self.server, self.path.split("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        hub.requests.append(request := f"{self.command} {path}")
+        request = f"{self.command} {path}"
+        hub.requests.append(request)
         status, content, headers = 200, b"", {}
         try:
             for pattern, happen in hub.failures.items():
@@ -2200,7 +2187,7 @@ class HubHandler(BaseHTTPRequestHandler):
                 self.command, path[1:].split("/"), body, token, headers
             )
         except Refused as refused:
-            status, headers["X-Error-Code"] = (*refused.args, "")[:2]
+            status, headers["X-Error-Code"] = refused.status, refused.code
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
         self.send_response(status)
@@ -2344,15 +2331,6 @@ def test_what_cannot_be_pushed_is_known_before_training(
 NOT_SEEN = "no ann/lake on the Hub, for your token"
 
 
-def refuse(*about):
-    """What makes the Hub say no."""
-
-    def happen():
-        raise Refused(*about)
-
-    return happen
-
-
 @pytest.mark.parametrize(
     ("request_", "answer", "sentence"),
     [
@@ -2371,7 +2349,11 @@ def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
     if "create" not in request_:
         hub.commit("ann/lake", {"README.md": b"---\ntags: [x]\n---\nWords.\n"})
     before = {repo: len(commits) for repo, commits in hub.repos.items()}
-    hub.failures[request_] = refuse(*answer)
+
+    def refuse():
+        raise Refused(*answer)
+
+    hub.failures[request_] = refuse
     with pytest.raises(OSError, match=sentence):
         push()
     assert {repo: len(commits) for repo, commits in hub.repos.items()} == before
@@ -2525,31 +2507,28 @@ BUGS = re.findall(
 )
 
 
-def project_in(folder, right="", wrong=""):
-    """A copy of the project to try something in, with a bug in qlearning.py if asked."""
+def tried(folder, right, wrong, test):
+    """What the test of an exercise says of its bug, and what the program prints."""
     for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
         shutil.copy(HERE / name, folder)
     (folder / "qlearning.py").write_text(SOURCE.replace(right, wrong), encoding="utf-8")
-    return folder
-
-
-def tried(folder, right, wrong, test):
-    """What the test of an exercise says of its bug, and what the program prints."""
-    project = project_in(folder, right, wrong)
     run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_qlearning.py::{test}"]
-    return command(*run, cwd=project), command("qlearning.py", cwd=project)
+    return command(*run, cwd=folder), command("qlearning.py", cwd=folder)
 
 
 @pytest.fixture(scope="module")
 def exercises(tmp_path_factory):
     """README's exercises, tried in the background while other tests go on."""
     pool = ThreadPoolExecutor(max_workers=1)
-    folder = tmp_path_factory.mktemp
-    yield {bug[1]: pool.submit(tried, folder("bug"), *bug[:3]) for bug in BUGS}
+    runs = {}
+    for right, wrong, test, _ in BUGS:
+        folder = tmp_path_factory.mktemp("bug")
+        runs[wrong] = pool.submit(tried, folder, right, wrong, test)
+    yield runs
     pool.shutdown(cancel_futures=True)
 
 
-def test_every_block_of_readme_is_looked_at(exercises):  # which start here
+def test_every_block_of_readme_is_looked_at(exercises):  # asked for early: they start
     assert README.count("\n```") == 2 * len(BLOCKS), "a block that the pattern missed"
     assert {language for language, _ in BLOCKS} == {"python", "sh", "text"}
     for (language, _), (next_language, _) in itertools.pairwise(BLOCKS):
@@ -2679,7 +2658,7 @@ def facts(section):
     """What a section and its translation must have in common."""
     block = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
     prose = re.sub(r"<!--.*?-->", "", block.sub("", section))
-    links = [a or b for a, b in re.findall(r"\]\((.*?)\)|<(http.*?)>", prose)]
+    links = re.findall(r"\]\((.*?)\)", prose) + re.findall("<(http.*?)>", prose)
     words = re.sub(r"\]\(.*?\)|<http.*?>", "", prose)
     rows = re.findall(r"^\|.*", re.sub("`.*?`", "", words), re.MULTILINE)
     return {
