@@ -393,6 +393,8 @@ def test_evaluation_stops_after_max_steps():
     endless = Script(*[(0, 1.0, False, False)] * 50)
     table = initialize_q_table(3, 2)
     assert evaluate_agent(endless, 20, 2, table, []) == (20.0, 0.0)
+    with pytest.raises(ValueError, match="must be 1 or more, not 2 and 0$"):
+        evaluate_agent(endless, 0, 2, table, [])
 
 
 # ------------------ Common mistakes: one sentence, before anything is changed ---------
@@ -451,6 +453,7 @@ def test_numbers_at_their_limits_are_allowed():
     limits = {"min_epsilon": 1, "max_epsilon": 1, "learning_rate": 1, "gamma": 1}
     taught(Script(END), max_steps=1, **limits)
     taught(Script(END), learning_rate=0.7, min_learning_rate=0.7, gamma=0)
+    taught(Script((0, 1.0, True, False), states=1))
 
 
 @pytest.mark.parametrize("state", [-1, 3])
