@@ -174,8 +174,8 @@ def draw_values(
     """A Q-table as a picture, height x width x 3 bytes: on the map if there is one.
 
     A taxi's map is that of the passenger and destination in `state`; a game without a map
-    shows the Q-values of that state as bars. By default it is the state of the moment, or
-    the first one that was learned if nothing was learned of that (at an end, say).
+    shows the Q-values of that state as bars. By default it is the state of the moment or,
+    if nothing was learned in that (at an end, say), the first one that was learned.
     """
     check_table(env, Qtable)
     tried = tried_pairs(Qtable, initial_value)
@@ -355,10 +355,15 @@ def cells_of(values: Values, state: int) -> list[Cell]:
     return cells
 
 
+def share_of(values: Values, value: float) -> float:
+    """Where a value lies from low, 0.0, to high, 1.0; one outside counts as the end."""
+    share = (value - values.low) / (values.high - values.low)
+    return min(max(share, 0.0), 1.0)
+
+
 def shade(values: Values, value: float) -> Color:
     """The colour of a value, between two of the SHADES."""
-    share = (value - values.low) / (values.high - values.low)
-    position = min(max(share, 0.0), 1.0) * (len(SHADES) - 1)
+    position = share_of(values, value) * (len(SHADES) - 1)  # 1.5: between 1 and 2
     i = min(int(position), len(SHADES) - 2)
     pale, dark = SHADES[i], SHADES[i + 1]
     red, green, blue = (round(p + (d - p) * (position - i)) for p, d in zip(pale, dark))
@@ -451,23 +456,28 @@ def draw_taxi(env: Env, image: Surface, state: int) -> Surface:
 
 
 def draw_bars(values: Values, names: list[str]) -> Surface:
-    """The values of the state of the moment as bars, for a game that has no map."""
+    """The values of the state of the moment as bars: the 12 highest at most."""
     cells = cells_of(values, values.state)
-    # At most 12 bars: those of the highest values, in the order of the actions
-    best = sorted(range(len(cells)), key=lambda action: -cells[action].value)[:12]
-    image = canvas(600, 40 * len(best))
-    for i, action in enumerate(sorted(best)):
-        cell = cells[action]
+    actions = sorted(range(len(cells)), key=lambda a: cells[a].value, reverse=True)
+    shown = sorted(actions[:12])  # again in the order of the actions
+    image = canvas(600, 40 * len(shown))
+    for i, action in enumerate(shown):
         row = image.subsurface((0, 40 * i, 600, 40))
-        write(row, names[action][:12], (0.12, 0.5), 24)
-        share = (cell.value - values.low) / (values.high - values.low)
-        if cell.color:
-            length = 40 + 320 * min(max(share, 0.0), 1.0)
-            bar = pygame.Rect(140, 6, length, 28)
-            pygame.draw.rect(row, cell.color, bar)
-            pygame.draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
-        write(row, f"{cell.value:.2f}" if cell.color else "?", (0.92, 0.5), 24)
+        share = share_of(values, cells[action].value)
+        draw_bar(row, cells[action], names[action], share)
     return image
+
+
+def draw_bar(row: Surface, cell: Cell, name: str, share: float) -> None:
+    """A name, a bar and a number; a question mark if the action was never tried."""
+    write(row, name[:12], (0.12, 0.5), 24)
+    if cell.color is None:
+        write(row, "?", (0.92, 0.5), 24)
+        return
+    bar = pygame.Rect(140, 6, 40 + 320 * share, 28)  # the lowest is still seen
+    pygame.draw.rect(row, cell.color, bar)
+    pygame.draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
+    write(row, f"{cell.value:.2f}", (0.92, 0.5), 24)
 
 
 # ------------------ Draw a Q-table: small tools of pygame -----------------------------
@@ -561,7 +571,6 @@ class Snapshot(NamedTuple):
     episode: int
     epsilon: float
     rows: dict[int, list[float]]  # the rows of the states in the picture
-    tried: set[tuple[int, int]]  # the pairs of state and action tried so far
 
 
 def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
@@ -577,16 +586,19 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     state = first_state(camera, recipe)
     states = [place.state for place in places(camera, state)] or [state]
     Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
-    snapshots, scores = watch_learning(recipe, Qtable, states)
+    snapshots, scores, first_tried = watch_learning(recipe, Qtable, states)
     window = max(1, len(scores) // 50)
     means = moving_means(scores, window)
 
     # Only now the pictures: the shades of all are those of the end.
-    end = shown_values(camera, Qtable, state, snapshots[-1].tried)
+    end = shown_values(camera, Qtable, state, set(first_tried))
     game = camera.render()  # always its first picture: nothing is played here
     frames = []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
-        values = end._replace(rows=snapshot.rows, tried=snapshot.tried)
+        tried = {
+            pair for pair, first in first_tried.items() if first <= snapshot.episode
+        }
+        values = end._replace(rows=snapshot.rows, tried=tried)
         picture = beside(game, draw(camera, values))
         frames.append(pixels(with_captions(picture, values, snapshot, means, window)))
     write_film(path, frames, fps)
@@ -613,8 +625,8 @@ def with_captions(
 
 def watch_learning(
     recipe: Model, Qtable: Table, states: list[int]
-) -> tuple[list[Snapshot], list[float]]:
-    """Fill the Q-table: what was seen of it in these states, the score of each episode.
+) -> tuple[list[Snapshot], list[float], dict[tuple[int, int], int]]:
+    """Fill the Q-table; the snapshots, the scores, and when each pair was first tried.
 
     There is a snapshot whenever one of the V(s) has changed in its second decimal, and
     each time that a twentieth of the training is over, so that the curve is seen to grow.
@@ -624,25 +636,24 @@ def watch_learning(
     milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
     snapshots: list[Snapshot] = []
     scores: list[float] = []
-    tried: set[tuple[int, int]] = set()
+    first_tried: dict[tuple[int, int], int] = {}  # (state, action): episode
     last_V: list[float] = []
 
     def watch(episode: int, epsilon: float, steps: int, score: float) -> None:
         # `train` calls this after each episode. It only reads, and changes nothing.
-        nonlocal tried, last_V
+        nonlocal last_V
         scores.append(score)
-        # env.steps still holds the episode that has just ended.
-        new = {(s, a) for s, a, *_ in env.steps if s in states} - tried
-        if new:
-            tried = tried | new  # another set: earlier snapshots keep theirs
+        for state, action, *_ in env.steps:  # those of the episode that has just ended
+            if state in states:
+                first_tried.setdefault((state, action), episode)  # keeps the earliest
         V = [round(max(Qtable[s]), 2) for s in states]
         if V != last_V or episode + 1 in milestones:
             rows = {s: [float(q) for q in Qtable[s]] for s in states}
-            snapshots.append(Snapshot(episode, epsilon, rows, tried))
+            snapshots.append(Snapshot(episode, epsilon, rows))
             last_V = V
 
     qlearning.learn(env, recipe, Qtable, on_episode=watch)
-    return snapshots, scores
+    return snapshots, scores, first_tried
 
 
 def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
@@ -717,10 +728,6 @@ MAX_BYTES = 5_000_000  # a table of 65,536 x 4 has 2,800,000, Taxi's 34,000
 MAX_INSTRUCTIONS = 600_000  # that table has 530,000
 MAX_VALUES = 500_000  # counted at each use: one list may be used many times
 MAX_DEPTH = 8  # a model is a dictionary of lists of lists
-PUSHES = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BYTEARRAY8"}
-PUSHES |= {"BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"}
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-SHORT_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # All that an array of NumPy's imports. (NumPy 2 says numpy._core for numpy.core.)
 NUMPY_NAMES = {
     "numpy dtype",
@@ -741,31 +748,37 @@ class Call:
     state: Any = None  # what the new object would be told about itself
 
 
+def text_key(key: Any) -> str:
+    """The key of a dictionary, if it is a text."""
+    # Thousands of numbers can be chosen so that a dictionary becomes very slow.
+    if not isinstance(key, str):
+        raise ValueError("a dictionary with keys that are no texts")
+    return key
+
+
+def allowed(name: str) -> str:
+    """A name that a pickle imports, if it is one of NUMPY_NAMES."""
+    name = name.replace("numpy._core", "numpy.core")
+    if name not in NUMPY_NAMES:
+        raise ValueError(f"it would import {short(name.replace(' ', '.'))}")
+    return name
+
+
 def read_pickle(data: bytes) -> Any:
     """What a pickle builds, with a Call where it would have called something."""
     stack: list[Any] = []
     marks: list[int] = []  # how high the stack was when a list or dictionary began
     memo: dict[int, Any] = {}  # values to use again
 
-    def pop(size: int) -> list[Any]:
-        start = len(stack) - size
+    def pop_from(start: int) -> list[Any]:
+        if not 0 <= start <= len(stack):
+            raise ValueError("damaged: it takes more than the stack has")
         items = stack[start:]
         del stack[start:]
         return items
 
-    def pop_to_mark() -> list[Any]:
-        return pop(len(stack) - marks.pop())
-
-    def a_text(key: Any) -> str:
-        if not isinstance(key, str):  # of other keys many may have the same hash
-            raise ValueError("a dictionary with keys that are no texts")
-        return key
-
-    def allowed(name: str) -> str:
-        name = name.replace("numpy._core", "numpy.core")
-        if name not in NUMPY_NAMES:
-            raise ValueError(f"it would import {short(name.replace(' ', '.'))}")
-        return name
+    def pop(count: int) -> list[Any]:
+        return pop_from(len(stack) - count)
 
     program: Any = pickletools.genops(data)
     for number, (instruction, argument, _) in enumerate(program):
@@ -774,39 +787,57 @@ def read_pickle(data: bytes) -> Any:
         match instruction.name:
             case "PROTO" | "FRAME":
                 pass
-            case name if name in PUSHES:
+            case "STOP":
+                return stack.pop()
+            # Numbers, texts and bytes
+            case "BINFLOAT" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(argument)
-            case name if name in CONSTANTS:
-                stack.append(CONSTANTS[name])
-            case name if name in SHORT_TUPLES:  # for a tuple a list will do
-                stack.append(pop(SHORT_TUPLES[name]))
-            case "TUPLE":
-                stack.append(pop_to_mark())
-            case "EMPTY_LIST":
+            case "BINUNICODE" | "SHORT_BINUNICODE":
+                stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BYTEARRAY8":
+                stack.append(argument)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE":
+                stack.append(True)
+            case "NEWFALSE":
+                stack.append(False)
+            # Tuples (for which a list will do), lists and dictionaries
+            case "EMPTY_TUPLE" | "EMPTY_LIST":
                 stack.append([])
+            case "TUPLE1":
+                stack.append(pop(1))
+            case "TUPLE2":
+                stack.append(pop(2))
+            case "TUPLE3":
+                stack.append(pop(3))
+            case "MARK":
+                marks.append(len(stack))
+            case "TUPLE":
+                stack.append(pop_from(marks.pop()))
             case "APPEND":
-                item = stack.pop()
+                (item,) = pop(1)
                 stack[-1].append(item)
             case "APPENDS":
-                items = pop_to_mark()
+                items = pop_from(marks.pop())
                 stack[-1].extend(items)
             case "EMPTY_DICT":
                 stack.append({})
             case "SETITEM":
                 key, item = pop(2)
-                stack[-1][a_text(key)] = item
+                stack[-1][text_key(key)] = item
             case "SETITEMS":
-                items = pop_to_mark()
+                items = pop_from(marks.pop())
                 for key, item in zip(items[::2], items[1::2]):
-                    stack[-1][a_text(key)] = item
-            case "MARK":
-                marks.append(len(stack))
+                    stack[-1][text_key(key)] = item
+            # Values to use again
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
+            # What would be dangerous: here only names and notes
             case "GLOBAL":
                 stack.append(allowed(argument))
             case "STACK_GLOBAL":
@@ -815,10 +846,8 @@ def read_pickle(data: bytes) -> Any:
                 function, arguments = pop(2)
                 stack.append(Call(allowed(function), arguments))
             case "BUILD":
-                state = stack.pop()
+                (state,) = pop(1)
                 stack[-1].state = state
-            case "STOP":
-                return stack.pop()
             case name:
                 raise ValueError(f"a model needs no {name} (protocols 2 to 5 are read)")
 
@@ -827,6 +856,11 @@ def read_pickle(data: bytes) -> Any:
 #     REDUCE  _reconstruct(ndarray, (0,), b"b")              make an empty array, and
 #     BUILD   (1, (1, 2), dtype("f8"), False, b"...")        tell it what it is:
 # a version, 1 row x 2 columns, numbers of 8 bytes, not column by column, the 16 bytes.
+# In short, with row by row (False, "C") or column by column (True, "F"):
+#     protocols 2 to 4:       REDUCE _reconstruct(...), BUILD (1, shape, dtype, False, bytes)
+#     protocol 5:             REDUCE _frombuffer(bytes, dtype, shape, "C")
+#     a single number:        REDUCE scalar(dtype, bytes)
+#     the dtype in all these: REDUCE dtype("f8", ...), BUILD (3, "<", ...)
 # NumPy's names of numbers, and the letters that `struct` has for them:
 LETTERS = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
 LETTERS |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
@@ -835,18 +869,17 @@ BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "|": "="}  # |: a byte alone has no
 
 def array_of_call(call: Call) -> Any:
     """The rows, the row or the number that a note of one of NumPy's calls describes."""
-    name = call.function.split()[1]
-    by_columns = False
-    if name == "_reconstruct":  # an array
-        _, shape, dtype, by_columns, data = call.state
-    elif name == "_frombuffer":  # an array in protocol 5
-        data, dtype, shape, order = call.arguments
-        by_columns = order == "F"
-    elif name == "scalar":  # a single number
-        dtype, data = call.arguments
-        shape = []
-    else:
-        raise ValueError(f"it would call {short(name)}")
+    match call.function:
+        case "numpy.core.multiarray _reconstruct":
+            _, shape, dtype, by_columns, data = call.state
+        case "numpy.core.numeric _frombuffer":
+            data, dtype, shape, order = call.arguments
+            by_columns = order == "F"
+        case "numpy.core.multiarray scalar":
+            dtype, data = call.arguments
+            shape, by_columns = [], False
+        case name:
+            raise ValueError(f"it would call {short(name)}")
     if isinstance(data, Call):  # protocol 2 has no bytes, but a call of encode(text)
         data = data.arguments[0].encode("latin1")
     return in_shape(numbers_in(data, dtype), shape, by_columns)
@@ -887,36 +920,42 @@ def plain(value: Any) -> Any:
 
     What is used twice is copied twice, and counted twice.
     """
-    left = MAX_VALUES  # how many more may be copied; each letter of a text is one
+    copied = 0  # values so far; each letter of a text counts as one
 
     def copy(value: Any, depth: int) -> Any:
-        nonlocal left
-        left -= 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
-        if left < 0 or depth > MAX_DEPTH:
+        nonlocal copied
+        if isinstance(value, Call):
+            value = array_of_call(value)
+        elif hasattr(value, "tolist"):  # an array of NumPy's, or one of its numbers
+            value = value.tolist()
+        copied += 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
+        if copied > MAX_VALUES or depth > MAX_DEPTH:
             raise ValueError("more values, or deeper nested, than a model needs")
-        match value:
-            case None | bool():
-                return value
-            case float() if math.isfinite(value):
-                return float(value)  # NumPy's become Python's
-            case int() if value.bit_length() <= 64:
-                return int(value)  # of a subclass the pickle would import the class
-            case str():
-                return str(value)
-            case bytes():  # the letters of a map that was copied from a lake
-                return value.decode("ascii")
-            case list() | tuple():
-                return [copy(item, depth + 1) for item in value]
-            case dict() if all(isinstance(key, str) for key in value):
-                left -= sum(len(key) for key in value)
-                return {str(key): copy(item, depth + 1) for key, item in value.items()}
-            case Call():
-                return copy(array_of_call(value), depth)
-            case _ if hasattr(value, "tolist"):  # an array, or one of NumPy's numbers
-                return copy(value.tolist(), depth)
-        raise ValueError(f"a model needs nothing like {short(value)}")
+        if isinstance(value, (list, tuple)):
+            return [copy(item, depth + 1) for item in value]
+        if isinstance(value, dict):
+            return {
+                copy(text_key(key), depth): copy(item, depth + 1)
+                for key, item in value.items()
+            }
+        return plain_item(value)
 
     return copy(value, 0)
+
+
+def plain_item(value: Any) -> Any:
+    """A number, a text, a truth value or None, of Python's own type."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, int) and value.bit_length() <= 64:
+        return int(value)  # of a subclass the pickle would import the class
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):  # the letters of a map that was copied from a lake
+        return value.decode("ascii")
+    raise ValueError(f"a model needs nothing like {short(value)}")
 
 
 def short(value: object) -> str:
@@ -1045,14 +1084,10 @@ def env_arguments(env: Env) -> dict[str, Any]:
     (Wrappers that were put around it later are not among them: where they change the
     game, `round_trip` sees another score.)
     """
-    given = {n: value for n, value in env.spec.kwargs.items() if n != "render_mode"}
+    given = dict(env.spec.kwargs)
+    given.pop("render_mode", None)  # how a game is shown is no part of it
     if qlearning.known_game(env) == "lake":
-        # Its map is `desc`; without one the map called `map_name`; where that is None
-        # too, one that was drawn by chance. A map without a name is published itself.
-        desc, map_name = given.pop("desc", None), given.get("map_name", "4x4")
-        if desc is not None or map_name is None:
-            given["desc"] = env.unwrapped.desc
-            given.pop("map_name", None)  # with a desc the lake does not look at it
+        given = with_its_map(given, env)
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
         given["max_episode_steps"] = -1 if limit is None else limit  # -1: no limit
@@ -1063,6 +1098,15 @@ def env_arguments(env: Env) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"cannot publish the argument {name}: {error}") from None
     return arguments
+
+
+def with_its_map(given: dict[str, Any], env: Env) -> dict[str, Any]:
+    """A lake's arguments, with either the name of its map or the rows of it."""
+    if given.get("desc") is None and given.get("map_name", "4x4") is not None:
+        return {name: value for name, value in given.items() if name != "desc"}
+    # A map of one's own, or one that was drawn by chance: its rows say which.
+    others = {n: v for n, v in given.items() if n not in ("desc", "map_name")}
+    return others | {"desc": env.unwrapped.desc}
 
 
 ADVICE = "register a game of your own, with its wrappers, under an env_id of its own"
@@ -1138,6 +1182,7 @@ def package_model(
     """
     folder, model = Path(folder).expanduser(), model_to_publish(model, env)
     old_card = check_package(model, env, folder, video_fps, hub_card)
+    # (check_package has made the folder.)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         new = Path(temporary)
         # From here on model and env are those that others get, not the author's.
@@ -1186,6 +1231,7 @@ def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, f
     except ValueError as error:
         raise ValueError(f"others cannot use this model: {error}; {ADVICE}") from None
     their_mean, their_std = evaluate_model(their_env, their_model)
+    # So written, NaN is not taken for equal.
     if not (abs(mean - their_mean) < 1e-9 and abs(std - their_std) < 1e-9):
         raise ValueError(
             f"your environment gives {mean:.2f} +/- {std:.2f}, the one that others make "
@@ -1334,26 +1380,31 @@ def command_to_train(model: Model) -> str:
     commands = []
     game = model["env_id"], game_arguments(model)
     for recipe_name, recipe in qlearning.RECIPES.items():
+        if game != (recipe["env_id"], recipe["env_kwargs"]):
+            continue
+        words = ["python hub_utils.py package", recipe_name]
         changed = changed_numbers(model, recipe)
-        same_game = game == (recipe["env_id"], recipe["env_kwargs"])
-        if same_game and None not in changed.values():
-            words = ["python hub_utils.py package", recipe_name]
-            for name, value in changed.items():
-                words += [qlearning.option(name), str(value)]
+        for name, value in changed.items():
+            words += [qlearning.option(name), str(value)]
+        if None not in changed.values():
             commands.append(" ".join(words))
     return min(commands, key=len, default="")
 
 
 def changed_numbers(model: Model, recipe: Model) -> dict[str, Any]:
-    """The numbers for `train` that are not those of the recipe; None if one is missing."""
-    # What a model of the course does not say
-    unsaid = {"initial_value": 0.0, "min_learning_rate": None, "seed": recipe["seed"]}
-    numbers: Model = dict.fromkeys(HYPERPARAMETERS) | unsaid | model
-    return {
-        name: numbers[name]
-        for name in HYPERPARAMETERS
-        if name != "n_eval_episodes" and numbers[name] != recipe[name]
-    }
+    """The model's numbers for `train` that are not those of the recipe.
+
+    None stands for a number that the model does not have.
+    """
+    # What a model of the course means where it says nothing
+    unsaid = {"initial_value": 0.0, "seed": recipe["seed"]}
+    changed = {}
+    for name in HYPERPARAMETERS:
+        value = model.get(name, unsaid.get(name))
+        # (How many episodes to evaluate is no number for `train`.)
+        if name != "n_eval_episodes" and value != recipe[name]:
+            changed[name] = value
+    return changed
 
 
 def card_in(folder: Path) -> Any:
@@ -1385,15 +1436,16 @@ def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
     """
     if local_card is None:
         return hub_card
-    if hub_card is None and game_name(model) in (local_card.data.tags or []):
-        return local_card
-    # The folder's card will be replaced: are its owner's words on the other one too?
     words = owners_words(local_card).strip()
-    is_ours = OWNER_MARK in local_card.text
-    if words not in owners_words(hub_card) or (hub_card is None and not is_ours):
-        text = "the README.md in this folder would get lost, or words in it"
-        raise ValueError(f"{text}: take another folder")
-    return hub_card
+    if hub_card is not None:
+        if words in owners_words(hub_card):  # no word of the folder's gets lost
+            return hub_card
+    elif game_name(model) in (local_card.data.tags or []):
+        return local_card
+    elif OWNER_MARK in local_card.text and not words:
+        return None  # our own card of another game, to which nobody added a word
+    text = "the README.md in this folder would get lost, or words in it"
+    raise ValueError(f"{text}: take another folder")
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
@@ -1466,7 +1518,7 @@ def fetch_repo(
             raise
         card = None
         if "README.md" in [file.rfilename for file in info.siblings or []]:
-            # The client keeps what it downloads in folders that look like the repo.
+            # It lands in a cache folder laid out like the repo, so it keeps its name.
             path = api.hf_hub_download(repo_id, "README.md", revision=info.sha)
             card = card_in(Path(path).parent)
     if private is not None and private != info.private:
@@ -1475,10 +1527,10 @@ def fetch_repo(
     return info.sha, card
 
 
-# What the client raises when nobody answers: an error of the HTTP library below it, which
-# is requests in older versions and httpx in newer ones. HfHubHTTPError is derived from
-# it, so it is found among its bases.
-NO_ANSWER: Any = (OSError, *errors.HfHubHTTPError.__bases__)
+# The kinds of error that the client does not explain. When nobody answers, it raises one
+# of the HTTP library below it, which is another one in other versions of the client. All
+# of them have a base in common with HfHubHTTPError, so they are found by its bases.
+CLIENT_ERRORS: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
 
@@ -1518,12 +1570,11 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise ConnectionError(NO_CONNECTION) from None
     except errors.EntryNotFoundError:
         raise FileNotFoundError(f"{repo_id} has no such file") from None
-    except NO_ANSWER as error:
-        # Three things end here. The Hub answered with an error: that has a response. The
-        # disk failed: that has an errno. Anything else means that nobody answered.
-        has_response = getattr(error, "response", None) is not None
-        if has_response or getattr(error, "errno", None):
-            raise
+    except CLIENT_ERRORS as error:
+        hub_answered = getattr(error, "response", None) is not None
+        disk_failed = getattr(error, "errno", None) is not None
+        if hub_answered or disk_failed:
+            raise  # its own text says what is wrong
         raise ConnectionError(NO_CONNECTION) from None
 
 
@@ -1546,18 +1597,24 @@ def show_model(model: Model) -> None:
     """Print what a model plays and how well, in seconds whatever it claims."""
     env = make_env_from_model(model)
     # What a model of the course lacks, such as an initial value, is as for the lake.
-    model = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
+    claimed = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
+    shown = claimed | capped_counts(env, claimed)
+    if shown != claimed:
+        episodes, steps = shown["n_eval_episodes"], shown["max_steps"]
+        print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
+    if len(str(shown["env_kwargs"])) > 300:  # from here on they are only printed
+        shown["env_kwargs"] = short(shown["env_kwargs"])
+    qlearning.show_world(env, shown)
+    qlearning.show_agent(env, shown, proof=len(shown["qtable"]) <= MOST_STATES)
+
+
+def capped_counts(env: Env, model: Model) -> dict[str, int]:
+    """How many steps and episodes `load` plays: what the model claims, or less."""
     steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
     episodes = min(model["n_eval_episodes"], MOST_EPISODES, MOST_IN_ALL // steps)
     if model["eval_seed"]:  # there is one seed for each episode
         episodes = min(episodes, len(model["eval_seed"]))
-    if (episodes, steps) != (model["n_eval_episodes"], model["max_steps"]):
-        print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
-    model |= {"n_eval_episodes": episodes, "max_steps": steps}
-    if len(str(model["env_kwargs"])) > 300:  # from here on they are only printed
-        model["env_kwargs"] = short(model["env_kwargs"])
-    qlearning.show_world(env, model)
-    qlearning.show_agent(env, model, proof=len(model["qtable"]) <= MOST_STATES)
+    return {"max_steps": steps, "n_eval_episodes": episodes}
 
 
 def record(args: argparse.Namespace, recipe: Model) -> None:

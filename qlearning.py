@@ -402,11 +402,9 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     """
     game = game_of(env)
     n_states, n_actions = table_size(env)
-    text = "publishes no rules (P and initial_state_distrib)"
-    refusal = ValueError(f"{type(game).__name__} {text} for its {n_states} states")
     # A passenger who may change the destination: Gymnasium leaves that out of P.
-    if getattr(game, "fickle_passenger", False):
-        raise refusal
+    usable = not getattr(game, "fickle_passenger", False)
+    P, starts = None, []
     try:
         P = game.P
         starts = [float(p) for p in game.initial_state_distrib]
@@ -414,9 +412,12 @@ def rules(env: Env) -> tuple[Any, list[float]]:
             for action in range(n_actions):
                 for _, new_state, _, _ in P[state][action]:
                     if not 0 <= new_state < n_states:
-                        raise refusal  # caught below, and raised again
+                        usable = False
     except (AttributeError, LookupError, TypeError, ValueError):
-        raise refusal from None  # it has no P, or its P is something else
+        usable = False  # it has no P, or its P is something else
+    if not usable:
+        text = "publishes no rules (P and initial_state_distrib)"
+        raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
     return P, starts
 
 
@@ -727,15 +728,16 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     if not rows:
         text = "no map (or a large one, or only that of a game inside a wrapper)"
         raise ValueError(f"this game has {text}: show_table prints its Q-table")
-    # {"LEFT": "<", "DOWN": "v", ...}; without arrows zip ends at once: an empty dict
-    arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))
+    directions = ["LEFT", "DOWN", "RIGHT", "UP"]  # in the order of the arrows
     room = 6 if len(rows[0]) <= 8 else 4  # letters for a number
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
         if is_known(model, row):
             name = names[argmax(row)].upper()
             direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
-            texts[state] = arrow_of.get(direction, "") + shortened(max(row), room)
+            texts[state] = shortened(max(row), room)
+            if arrows and direction in directions:
+                texts[state] = arrows[directions.index(direction)] + texts[state]
         elif letter not in "HCWG":  # holes, cliff, walls and goal: nobody acts there
             texts[state] = "."
     return draw_map(rows, texts)
@@ -772,8 +774,8 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     history: list[Any] = []  # (episode, epsilon, steps, score) of each episode
     first_episodes: list[list[Step]] = []
 
-    def remember(*told: Any) -> None:
-        history.append(told)
+    def remember(episode: int, epsilon: float, steps: int, score: float) -> None:
+        history.append((episode, epsilon, steps, score))
         if len(history) <= 3000:  # enough for the first lessons
             first_episodes.append(env.steps)
 
@@ -860,13 +862,17 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         other = "no bar: 0 or less" if best > 0 else "half a bar: twice that"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
     print("episodes  epsilon  mean score since the line above, random steps included")
-    # For 10,000 episodes 20, 40, 79, ... 5000, 10000: each about twice the one before
-    ends = sorted({math.ceil(len(history) / 2**k) for k in range(10)})
-    for start, end in zip([0, *ends], ends):
-        mean = statistics.fmean(score for *_, score in history[start:end])
+    # For 10,000 episodes 20, 40, 79, ... 5000, 10000: halved from the end, ten lines
+    ends = [len(history)]
+    while len(ends) < 10 and ends[0] > 1:
+        ends.insert(0, math.ceil(ends[0] / 2))
+    start = 0
+    for end in ends:
+        mean = statistics.fmean(score for _, _, _, score in history[start:end])
         _, epsilon, _, _ = history[end - 1]
         bar = printable("█", "#") * bar_length(mean, best)
         print(f"{end:>8}{epsilon:>9.3f}{mean:>11.2f}  {bar}".rstrip())
+        start = end
 
 
 def bar_length(score: float, best: float) -> int:
@@ -930,14 +936,14 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
     gamma, start = recipe["gamma"], recipe["initial_value"]
     Qtable = initialize_q_table(*table_size(env), start)
-    updates = replayed_updates(recipe, Qtable, episodes)
-    for update in updates:
-        if update.new != update.old:
+    lesson = 1
+    for update in replayed_updates(recipe, Qtable, episodes):
+        if update.new == update.old:  # nothing changes
+            continue
+        if lesson == 1:
             show_arithmetic(env, gamma, update, "the first value that changes")
-            break
-    for update in updates:  # goes on behind the update where the first loop stopped
-        is_learned = update.next_value not in (0, start)  # something is known of s'
-        if update.new != update.old and is_learned:
+            lesson = 2
+        elif update.next_value not in (0, start):  # something is known of s'
             show_arithmetic(env, gamma, update, "the first built on a learned value")
             name, value = state_name(env, update.new_state), update.next_value
             print(f"  where {value:.4g} was the best value of s', state {name}")
@@ -982,7 +988,10 @@ def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) ->
     Qtable, seed = model["qtable"], evaluation_seeds(model)[episode - 1]
     first_state, _ = env.reset(seed=seed)
     steps = list(rollout(env, Qtable, first_state, model["max_steps"]))
-    visited = list(dict.fromkeys(state for state, *_ in steps))  # in order, each once
+    visited: list[int] = []  # the states of the episode, each once
+    for state, _, _, _, _ in steps:
+        if state not in visited:
+            visited.append(state)
     show_table(env, model, range(len(Qtable)) if len(Qtable) <= 64 else visited[:6])
     if map_of(env):
         print("\nTHE POLICY: the greedy actions, with V(s), the value of the best one")
@@ -1009,12 +1018,11 @@ def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
     """Print these rows of the Q-table; of many actions the six best ones."""
     Qtable, names = model["qtable"], action_names(env)
 
-    # Of each action its best value in these states; the six actions where it is highest
-    best_values = []
-    for action in range(len(names)):
-        best_values.append(max(Qtable[state][action] for state in states))
-    best_first = sorted(range(len(names)), key=lambda a: best_values[a], reverse=True)
-    actions = sorted(best_first[:6])
+    def best_value(action: int) -> float:  # of an action, in any of these states
+        return float(max(Qtable[state][action] for state in states))
+
+    best_first = sorted(range(len(names)), key=best_value, reverse=True)
+    actions = sorted(best_first[:6])  # back in the game's own order
     width = 10 if len(actions) <= 5 else 9
 
     print(
@@ -1121,6 +1129,17 @@ class Comparison(NamedTuple):
     best_score: float  # the expected score of the best possible play
 
 
+def ends_after(P: Any, states: list[int]) -> set[int]:
+    """The states in which one step from these states can end the game."""
+    ends = set()
+    for state in states:
+        for action in range(len(P[state])):
+            for _, new_state, _, terminated in P[state][action]:
+                if terminated:
+                    ends.add(new_state)
+    return ends
+
+
 def compare(env: Env, model: Recipe) -> Comparison:
     """A table beside the exact one; ValueError if there is none."""
     Qtable, exact = model["qtable"], value_iteration(env, model["gamma"])
@@ -1136,12 +1155,7 @@ def compare(env: Env, model: Recipe) -> Comparison:
 
     P, _ = rules(env)
     # Nothing is ever updated in an end: if it has changed, the code is wrong.
-    ends = set()
-    for state in known:
-        for action in range(len(Qtable[state])):
-            for _, new_state, _, terminated in P[state][action]:
-                if terminated:
-                    ends.add(new_state)
+    ends = ends_after(P, known)
     return Comparison(
         known=known,
         gaps=gaps,
@@ -1158,21 +1172,30 @@ def verdict(env: Env, model: Recipe, found: Comparison) -> str:
     """What the numbers of a comparison mean, in words."""
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
+
     missing = found.exact_table_score - found.agent_score
-    if missing > 1e-9:
-        states = ", ".join(state_name(env, state) for state in found.wrong[:3])
-        where = f"in states such as {states}" if states else "where it learned nothing"
-        text = f"The agent scores {missing:.4f} less than the exact table, {where}."
-        return f"{text} Some actions were tried too rarely: learn for longer, or explore more."
-    text = "All that was learned is exact."
-    if max(found.gaps) >= EXACT:
-        text = "The agent plays as well as the exact table. Not all of its values are exact: "
-        text += "some actions are rarely tried, or luck has not averaged out."
+    if missing > 1e-9:  # it plays worse than the exact table
+        where = "where it learned nothing"
+        if found.wrong:
+            states = ", ".join(state_name(env, state) for state in found.wrong[:3])
+            where = f"in states such as {states}"
+        return (
+            f"The agent scores {missing:.4f} less than the exact table, {where}. Some "
+            "actions were tried too rarely: learn for longer, or explore more."
+        )
+
+    if max(found.gaps) < EXACT:
+        praise = "All that was learned is exact."
+    else:
+        praise = (
+            "The agent plays as well as the exact table. Not all of its values are "
+            "exact: some actions are rarely tried, or luck has not averaged out."
+        )
     if found.agent_score > found.best_score - 1e-9:
-        return f"{text} No play can score more."
+        return f"{praise} No play can score more."
     gamma, n_steps = model["gamma"], step_limit(env, model["max_steps"])
     return (
-        f"{text} The exact table is for gamma={gamma:g} and endless time; the score "
+        f"{praise} The exact table is for gamma={gamma:g} and endless time; the score "
         f"counts no gamma and ends after {n_steps} steps, so other play can score more."
     )
 

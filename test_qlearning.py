@@ -1493,20 +1493,21 @@ SHORT_LAKE = RECIPES["frozenlake"] | {"n_training_episodes": 1000}
 
 @pytest.fixture(scope="module")
 def watched():
-    """What is seen of a short training: the table, the snapshots and the scores."""
+    """A short training: table, snapshots, scores, and when each pair was first tried."""
     table = initialize_q_table(16, 4)
     return table, *hub_utils.watch_learning(SHORT_LAKE, table, [*range(16)])
 
 
 def test_the_learning_that_is_filmed_is_the_one_that_is_not(lake, watched):
-    table, snapshots, scores = watched
+    table, snapshots, scores, first_tried = watched
     assert table == learn(lake, SHORT_LAKE), "the same, bit for bit"
     assert snapshots[-1].rows == dict(enumerate(table)), "the end is reached"
     assert snapshots[-1].episode == 999 and len(scores) == 1000
+    assert len(first_tried) == 44 and first_tried[14, RIGHT] == 42, "in episode 43"
 
 
 def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
-    _, snapshots, _ = watched
+    _, snapshots, _, _ = watched
     first_seen = {}  # in which snapshot, by state
     for i, snapshot in enumerate(snapshots):
         for state, row in snapshot.rows.items():
@@ -1515,21 +1516,21 @@ def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
     assert list(first_seen)[:2] == [14, 10], "the goal's neighbour, then one step back"
     assert first_seen[14] == 1 and max(snapshots[1].rows[14]) == 0.7
     assert len(set(first_seen.values())) > 8, "not all at once"
-    tried = [len(snapshot.tried) for snapshot in snapshots]
-    assert tried == sorted(tried) and tried[0] < tried[-1] == 44
 
 
 def test_a_film_of_learning_has_at_most_60_pictures(tmp_path, monkeypatch):
-    scales, draw = set(), hub_utils.draw
+    scales, tried, draw = set(), [], hub_utils.draw
 
     def watched_draw(env, values):
         scales.add((values.low, values.high))
+        tried.append(len(values.tried))
         return draw(env, values)
 
     monkeypatch.setattr(hub_utils, "draw", watched_draw)
     film = frames_of(record_learning(SHORT_LAKE, tmp_path / "a.mp4"))
     assert len(film) == 60 and film[0].shape == (480 + 2 * 40 + 110, 972, 3)
     assert scales == {(0.0, 1.0)}, "one scale for all"
+    assert tried == sorted(tried) and tried[0] < tried[-1] == 44
 
 
 def test_pictures_are_close_together_at_first_and_reach_the_end():
@@ -1582,7 +1583,7 @@ REFUSED = [
     # what no model needs
     ("an extension", b"\x80\x04\x82\x01.", "a model needs no EXT1"),
     ("another of NumPy's", b"\x80\x04cnumpy\nload\n.", "it would import 'numpy.load'"),
-    ("an odd call", b"\x80\x04cnumpy\ndtype\n)R.", "it would call 'dtype'"),
+    ("an odd call", b"\x80\x04cnumpy\ndtype\n)R.", "it would call 'numpy dtype'"),
     ("a set", with_table(qtable={1.0}), "a model needs no EMPTY_SET"),
     ("nan", with_table(gamma=math.nan), "a model needs nothing like nan"),
     ("a huge number", with_table(seed=10**30), "a model needs nothing like 1000"),
