@@ -3,9 +3,9 @@
     python hub_utils.py record frozenlake replay.gif              film an episode
     python hub_utils.py record frozenlake learning.gif --learning film how it learns
     python hub_utils.py record frozenlake values.png              draw its Q-table
-    python hub_utils.py package taxi                  build all that a push would upload
-    python hub_utils.py push taxi --repo-id NAME/q-taxi    upload it, after `hf auth login`
-    python hub_utils.py load NAME/REPO                     fetch any model and show it
+    python hub_utils.py package taxi                              build what a push uploads
+    python hub_utils.py push taxi --repo-id NAME/q-taxi           after `hf auth login`
+    python hub_utils.py load NAME/REPO                            fetch any model, and show it
 
 A *model* is the dictionary of the Hugging Face course: hyperparameters, `env_id`, `qtable`.
 One principle holds everywhere: publish only what loads back. A model is written to its
