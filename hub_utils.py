@@ -1216,6 +1216,9 @@ def check_package(
     qlearning.map_of(env)  # where your own game may have a row or a name too few
     qlearning.action_names(env)
     check_writable(folder)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f"{folder / name} is a folder: take another one")
     return card_to_keep(card_in(folder), hub_card, model)
 
 

@@ -2039,6 +2039,13 @@ def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path, camera, model):
+    (tmp_path / "values.png").mkdir()
+    with pytest.raises(OSError, match="values.png is a folder: take another one"):
+        package_model(model, camera, tmp_path)
+    assert os.listdir(tmp_path) == ["values.png"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_links_in_a_folder_are_not_followed(tmp_path, camera, model):
     folder, outside = tmp_path / "a", tmp_path / "outside"
