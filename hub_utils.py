@@ -583,9 +583,9 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     check_film(path, fps, camera)
     check_writable(path.parent)
     sizes = qlearning.table_size(camera)
+    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
     state = first_state(camera, recipe)
     states = [place.state for place in places(camera, state)] or [state]
-    Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
     snapshots, scores, first_tried = watch_learning(recipe, Qtable, states)
     window = max(1, len(scores) // 50)
     means = moving_means(scores, window)

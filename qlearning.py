@@ -116,11 +116,10 @@ def epsilon_greedy_policy(
     Qtable: list[list[float]], state: int, epsilon: float, rng: "Any" = random
 ) -> int:
     """With probability epsilon a random action, otherwise a greedy one.
-    [book, section 2.2]
 
-    Ties between best actions are broken at random: always taking the first one would
-    mean walking into the same wall again and again, as long as nothing is known. `rng` is
-    a random.Random; the module `random` has the same functions.
+    [book, section 2.2] Ties between best actions are broken at random: always taking the
+    first one would mean walking into the same wall again and again, as long as nothing is
+    known. `rng` is a random.Random; the module `random` has the same functions.
     """
     if rng.random() > epsilon:  # exploit
         row = list(Qtable[state])  # NumPy's arrays have no count()
@@ -172,7 +171,7 @@ def td_update(
     ...           learning_rate=1, gamma=0.95, terminated=True)
     1.0
     """
-    # Nothing follows an end; an episode that is only truncated has a future.
+    # Nothing follows an end.
     best_next_value = 0.0 if terminated else max(Qtable[new_state])
     td_target = reward + gamma * best_next_value
     td_error = td_target - Qtable[state][action]
@@ -309,7 +308,7 @@ def check_table(env: "Env", Qtable: list[list[float]]) -> None:
     rows = list(Qtable)
     if len(rows) != states or any(len(row) != actions for row in rows):
         raise ValueError(f"this environment needs a Q-table of {states} x {actions}")
-    if states > 1 and rows[0] is rows[-1]:  # [[0.0] * 2] * 3 is one row, three times
+    if len({id(row) for row in rows}) < states:  # [[0.0] * 2] * 3 has one row, thrice
         raise ValueError("the Q-table repeats a row: take one from initialize_q_table")
     dtype = getattr(rows[0], "dtype", None)  # only NumPy's rows have one
     if dtype is not None and "float" not in str(dtype):
@@ -437,7 +436,7 @@ def bellman_backup(P: Any, V: list[float], gamma: float) -> Table:
 
 
 def value_iteration(env: Env, gamma: float) -> Table:
-    """The exact Q-table: Bellman's optimality equation, solved. [book, section 4.4, eq. 4.10]
+    """The exact Q-table: Bellman's optimality equation, solved. [book, eq. 4.10]
 
     ValueError if the game publishes no rules, or the values never settle (at gamma = 1).
     """
@@ -594,6 +593,12 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
+def final_alpha(recipe: Recipe) -> float:
+    """What alpha decays to: without a minimum it stays at the learning rate."""
+    minimum, alpha = recipe["min_learning_rate"], recipe["learning_rate"]
+    return float(alpha if minimum is None else minimum)
+
+
 def evaluation_seeds(model: Recipe) -> list[int]:
     """The reset seeds of the episodes that are scored: the model's, or 0, 1, 2, ..."""
     return list(model["eval_seed"]) or list(range(model["n_eval_episodes"]))
@@ -702,10 +707,14 @@ def map_of(env: Env) -> list[str]:
     return rows
 
 
+def place_width(rows: list[str]) -> int:
+    """How many letters a printed map has for each of its places."""
+    return 8 if len(rows[0]) <= 8 else 6
+
+
 def draw_map(rows: list[str], texts: dict[int, str]) -> str:
     """The map, with these texts in place of the letters of some states."""
-    columns = len(rows[0])
-    width = 8 if columns <= 8 else 6
+    columns, width = len(rows[0]), place_width(rows)
     lines = []
     for y, row in enumerate(rows):
         states = range(y * columns, (y + 1) * columns)
@@ -722,14 +731,15 @@ def is_known(model: Recipe, row: Sequence[float]) -> bool:
 def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     """The map with V(s) = max Q(s,a), behind an arrow for the greedy action if wanted.
 
-    `arrows` are four signs, for LEFT, DOWN, RIGHT and UP, or none. ValueError without a map.
+    `arrows` are four signs, for LEFT, DOWN, RIGHT and UP, or none. ValueError for a game
+    without a map.
     """
     rows, names, texts = map_of(env), action_names(env), {}
     if not rows:
         text = "no map (or a large one, or only that of a game inside a wrapper)"
         raise ValueError(f"this game has {text}: show_table prints its Q-table")
     directions = ["LEFT", "DOWN", "RIGHT", "UP"]  # in the order of the arrows
-    room = 6 if len(rows[0]) <= 8 else 4  # letters for a number
+    room = place_width(rows) - 2  # for the number, less a blank and an arrow
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
         if is_known(model, row):
@@ -843,7 +853,7 @@ def lake_rules(env: Env) -> tuple[list[float], bool]:
     """The rewards that a lake can give, and whether a step may slip."""
     P, _ = rules(env)
     rewards, is_slippery = set(), False
-    for state, letter in enumerate("".join(map_of(env))):
+    for state, letter in enumerate("".join(letters_of(game_of(env)))):
         if letter in "HG":  # an end: no step begins here
             continue
         for outcomes in P[state].values():
@@ -906,12 +916,10 @@ def replayed_updates(
 
     (`train` says nothing about single updates, so that it stays short.)
     """
-    gamma, high = recipe["gamma"], recipe["learning_rate"]
-    low = recipe["min_learning_rate"]
-    if low is None:  # alpha stays
-        low = high
+    gamma, decay_rate = recipe["gamma"], recipe["decay_rate"]
+    low, high = final_alpha(recipe), recipe["learning_rate"]
     for episode, steps in enumerate(episodes):
-        alpha = exponential_decay(episode, low, high, recipe["decay_rate"])
+        alpha = exponential_decay(episode, low, high, decay_rate)
         for state, action, reward, new_state, terminated in steps:
             old = Qtable[state][action]
             next_value = 0.0 if terminated else max(Qtable[new_state])
@@ -1009,9 +1017,11 @@ def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) ->
         return
     print("\nTHE PROOF: beside the exact table, solved from the game's own rules")
     try:
-        show_proof(env, model, compare(env, model))
+        found = compare(env, model)
     except ValueError as error:
         print(textwrap.fill(f"There is no exact table: {error}.", 79))
+    else:
+        show_proof(env, model, found)
 
 
 def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
@@ -1274,18 +1284,17 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     for name in HYPERPARAMETERS:
         if getattr(args, name) is not None:
             r[name] = getattr(args, name)
-    alpha, min_alpha = r["learning_rate"], r["min_learning_rate"]
-    if min_alpha is None:
-        min_alpha = alpha
+    alphas = final_alpha(r), r["learning_rate"]
     try:
         check_counts(r["n_training_episodes"], r["max_steps"])
         check_counts(r["n_eval_episodes"], r["max_steps"])
-        check_rates(r["min_epsilon"], r["max_epsilon"], min_alpha, alpha, r["gamma"])
+        check_rates(r["min_epsilon"], r["max_epsilon"], *alphas, r["gamma"])
     except ValueError as error:
         parser.error(str(error))
     episodes, seeds = r["n_eval_episodes"], len(r["eval_seed"])
     if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
+    # (`package` and `push` of hub_utils.py have no such option.)
     if not 1 <= getattr(args, "show_episode", 1) <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")
     return r

@@ -399,6 +399,7 @@ def test_evaluation_stops_after_max_steps():
 
 # ------------------ Common mistakes: one sentence, before anything is changed ---------
 SIZES = "this environment needs a Q-table of 3 x 2"
+REPEATS = "the Q-table repeats a row"
 
 
 @pytest.mark.parametrize(
@@ -408,10 +409,8 @@ SIZES = "this environment needs a Q-table of 3 x 2"
         ([[0.0], [0.0] * 2, [0.0] * 2], SIZES),
         ([], SIZES),
         (array(3, 2, "int64"), "an array of whole numbers rounds every update"),
-        (
-            [[0.0] * 2] * 3,
-            "the Q-table repeats a row: take one from initialize_q_table",
-        ),
+        ([[0.0] * 2] * 3, f"{REPEATS}: take one from initialize_q_table"),
+        ([*[[0.0] * 2] * 2, [0.0] * 2], REPEATS),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(table, sentence):
@@ -1057,6 +1056,14 @@ def test_a_lake_with_other_rewards_says_so():
     env = make_env("FrozenLake-v1", reward_schedule=(1, -1, -0.04))
     told = shown(env, {"qtable": initialize_q_table(16, 4)})
     assert "Rewards: [-1, -0.04, 1]" in told and "1 for reaching G" not in told
+
+
+def test_a_lake_that_is_too_large_for_a_map_has_its_rules_told_too(capsys):
+    env = make_env("FrozenLake-v1", desc=["S" * 14] * 13 + ["F" * 13 + "G"])
+    qlearning.show_world(env, {"env_id": "FrozenLake-v1"})
+    told = capsys.readouterr().out
+    assert "Reward: 1 for reaching G, else 0.\nSlippery: " in told
+    assert "numbered row by row" not in told, "no map"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk"])
