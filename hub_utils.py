@@ -87,6 +87,12 @@ def record_video(
     return path
 
 
+def filmed_game(recipe: Model) -> Env:
+    """A recipe's game, made with pictures."""
+    kwargs = recipe["env_kwargs"]
+    return make_env(recipe["env_id"], render_mode="rgb_array", **kwargs)
+
+
 def check_film(path: Path, fps: float, env: Env) -> None:
     """ValueError if there can be no such film: to be called before a long training.
 
@@ -212,7 +218,7 @@ def shown_values(
     Bars compare the actions of one state: from its lowest value to its highest. What was
     never tried does not count. If the highest is above 0, the scale begins at 0 or below.
     """
-    states = [place.state for place in places(env, state)] or [state]
+    states = shown_states(env, state)
     is_map = len(states) > 1
     rows = {s: [float(q) for q in Qtable[s]] for s in states}
     compared: list[float] = []
@@ -227,6 +233,11 @@ def shown_values(
     if high == low:
         high = low + 1  # `shade` divides by high - low
     return Values(state, rows, tried, low, high)
+
+
+def shown_states(env: Env, state: int) -> list[int]:
+    """Those of the map; without a map this state alone."""
+    return [place.state for place in places(env, state)] or [state]
 
 
 def places(env: Env, state: int) -> list[Place]:
@@ -325,13 +336,14 @@ def draw(env: Env, values: Values) -> Surface:
         about = line_of_text(f"state {qlearning.state_name(env, values.state)}", 600)
         return stacked(about, draw_bars(values, names))
     is_taxi = qlearning.known_game(env) == "taxi"
+    no_choice = {} if is_taxi else NO_CHOICE  # a taxi's G is a stop
     columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
     size = 120 if columns <= 5 else 100
     image = canvas(columns * size, rows * size)
     for x, y, letter, state in all_places:
         square = image.subsurface((x * size, y * size, size, size))
-        if letter in NO_CHOICE and not is_taxi:  # a taxi's G is a stop
-            square.fill(NO_CHOICE[letter])
+        if letter in no_choice:
+            square.fill(no_choice[letter])
             write(square, letter, (0.5, 0.5), size // 2)
         else:
             draw_place(square, cells_of(values, state), names)
@@ -548,16 +560,25 @@ def beside(frame: Any, image: Surface) -> Surface:
     """The game's own frame left of a picture, or above it where the picture is wide."""
     height, width, _ = frame.shape
     game = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
-    image_width, image_height = image.get_size()
-    if image_width > 1.5 * image_height:
-        # Above it, in the middle: as wide as the picture, but not higher than wide
-        scale = image_width / max(width, height)
-        game = pygame.transform.scale(game, (int(width * scale), int(height * scale)))
-        above = canvas(image_width, game.get_height())
-        above.blit(game, ((image_width - game.get_width()) // 2, 0))
-        return stacked(above, image)
+    is_wide = image.get_width() > 1.5 * image.get_height()
+    return game_above(game, image) if is_wide else game_left(game, image)
+
+
+def game_above(game: Surface, image: Surface) -> Surface:
+    """The game in the middle: as wide as the picture, but not higher than that."""
+    (width, height), image_width = game.get_size(), image.get_width()
+    scale = image_width / max(width, height)
+    game = pygame.transform.scale(game, (int(width * scale), int(height * scale)))
+    above = canvas(image_width, game.get_height())
+    above.blit(game, ((image_width - game.get_width()) // 2, 0))
+    return stacked(above, image)
+
+
+def game_left(game: Surface, image: Surface) -> Surface:
+    """The game as high as the picture, then a gap, then the picture."""
+    (width, height), (image_width, image_height) = game.get_size(), image.get_size()
     game = pygame.transform.scale(game, (width * image_height // height, image_height))
-    left = game.get_width() + 12  # where the picture begins, after a gap
+    left = game.get_width() + 12  # where the picture begins, after the gap
     whole = canvas(left + image_width, image_height)
     whole.blit(game, (0, 0))
     whole.blit(image, (left, 0))
@@ -579,13 +600,13 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     The table is the same, bit for bit, as without a film.
     """
     path = Path(path).expanduser()
-    camera = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    camera = filmed_game(recipe)
     check_film(path, fps, camera)
     check_writable(path.parent)
     sizes = qlearning.table_size(camera)
     Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
     state = first_state(camera, recipe)
-    states = [place.state for place in places(camera, state)] or [state]
+    states = shown_states(camera, state)
     snapshots, scores, first_tried = watch_learning(recipe, Qtable, states)
     window = max(1, len(scores) // 50)
     means = moving_means(scores, window)
@@ -1434,21 +1455,21 @@ def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
     """The card whose words and metadata stay in the new one.
 
     That is the Hub's card; without one the folder's, if it is of this game; else none.
-    ValueError if words in the folder's card would get lost by this, or if it was not
-    written by `package_model` at all.
+    ValueError if the folder's card would get lost by this: it has words that the Hub's
+    does not have, or none at all and was not written by `package_model`.
     """
     if local_card is None:
         return hub_card
-    words = owners_words(local_card).strip()
-    if hub_card is not None:
-        if words in owners_words(hub_card):  # no word of the folder's gets lost
-            return hub_card
-    elif game_name(model) in (local_card.data.tags or []):
+    if hub_card is None and game_name(model) in (local_card.data.tags or []):
         return local_card
-    elif OWNER_MARK in local_card.text and not words:
-        return None  # our own card of another game, to which nobody added a word
-    text = "the README.md in this folder would get lost, or words in it"
-    raise ValueError(f"{text}: take another folder")
+    words = owners_words(local_card).strip()
+    is_safe = (
+        words in owners_words(hub_card) if words else OWNER_MARK in local_card.text
+    )
+    if not is_safe:
+        text = "the README.md in this folder would get lost, or words in it"
+        raise ValueError(f"{text}: take another folder")
+    return hub_card
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
@@ -1530,9 +1551,10 @@ def fetch_repo(
     return info.sha, card
 
 
-# The kinds of error that the client does not explain. When nobody answers, it raises one
-# of the HTTP library below it, which is another one in other versions of the client. All
-# of them have a base in common with HfHubHTTPError, so they are found by its bases.
+# When nobody answers, the client lets an error of the HTTP library below it through: of
+# requests in older versions (all of its errors are OSErrors), of httpx in newer ones (the
+# base of HfHubHTTPError). So neither has to be imported here. A failing disk is an OSError
+# too: hub_errors tells it from these by its errno.
 CLIENT_ERRORS: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
@@ -1623,10 +1645,14 @@ def capped_counts(env: Env, model: Model) -> dict[str, int]:
 def record(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and film or draw what it has learned, or film the training."""
     path = Path(args.file).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: take the name of a file")
     if args.learning:
+        if args.show_episode != 1:
+            raise ValueError("--learning films the training, and no episode of it")
         print(record_learning(recipe, path, args.fps))
         return
-    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    env = filmed_game(recipe)
     is_picture = path.suffix.lower() == ".png"
     if not is_picture:
         check_film(path, args.fps, env)
@@ -1656,7 +1682,7 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
 def package(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and build all that a push would upload."""
     folder = Path(args.folder).expanduser()
-    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    env = filmed_game(recipe)
     check_package(recipe, env, folder, args.fps, hub_card=None)  # for its errors
     model = recipe | {"qtable": qlearning.learn(env, recipe)}
     print(package_model(model, env, folder, args.fps))
@@ -1665,7 +1691,7 @@ def package(args: argparse.Namespace, recipe: Model) -> None:
 def push(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and upload it to the Hugging Face Hub."""
     folder = Path(args.folder).expanduser()
-    env = make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
+    env = filmed_game(recipe)
     # To fail early; push_to_hub looks again, for the last commit of that moment.
     _, hub_card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
     check_package(recipe, env, folder, args.fps, hub_card)

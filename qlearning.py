@@ -268,7 +268,7 @@ def evaluate_agent(
 ) -> tuple[float, float]:
     """Mean and (population) standard deviation of the greedy policy's scores. [course]
 
-    `seed` (so called in the course) holds one reset seed for each episode, or nothing:
+    `seed` (so called in the course) holds one reset seed for each episode, or is empty:
     then nothing is seeded.
     """
     check_table(env, Q)
@@ -356,7 +356,6 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
 # All that follows looks at the algorithm from outside; nothing above needs it or its
 # imports.
 import argparse
-import contextlib
 import io
 import os
 import textwrap
@@ -407,6 +406,7 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     try:
         P = game.P
         starts = [float(p) for p in game.initial_state_distrib]
+        usable = usable and len(starts) == n_states
         for state in range(n_states):
             for action in range(n_actions):
                 for _, new_state, _, _ in P[state][action]:
@@ -677,30 +677,31 @@ def letters_of(game: Env) -> list[str]:
     return [b"".join(row).decode() for row in game.desc.tolist()]
 
 
+def all_rows(env: Env) -> list[str]:
+    """The rows of a game's map, however large; an empty list if it has none."""
+    game = game_of(env)
+    if known_game(env) == "cliff":
+        return ["F" * 12] * 3 + ["S" + "C" * 10 + "G"]
+    if known_game(env) == "lake":
+        return letters_of(game)
+    own_rows = getattr(game, "map_rows", None) or []
+    if isinstance(own_rows, str):
+        raise ValueError('map_rows must be a list of rows, as ["SFF", "FFG"]')
+    return ["".join(row) for row in own_rows]
+
+
 def map_of(env: Env) -> list[str]:
     """The rows of a map, a letter for each state; your own game may have `map_rows`.
 
     An empty list if there is no map, or one with over 13 rows or columns. ValueError if
     your own rows differ in length, or do not have a letter for each state.
     """
-    game = game_of(env)
-    if known_game(env) == "cliff":
-        rows = ["F" * 12] * 3 + ["S" + "C" * 10 + "G"]
-    elif known_game(env) == "lake":
-        rows = letters_of(game)
-    else:
-        own_rows = getattr(game, "map_rows", None) or []
-        if isinstance(own_rows, str):
-            raise ValueError('map_rows must be a list of rows, as ["SFF", "FFG"]')
-        rows = ["".join(row) for row in own_rows]
-    if not rows:
+    rows = all_rows(env)
+    if not rows or len(rows) > 13 or len(rows[0]) > 13:  # none, or too large to print
         return []
-    columns = len(rows[0])
-    if len(rows) > 13 or columns > 13:  # too large to print
-        return []
-    if any(len(row) != columns for row in rows):
+    if any(len(row) != len(rows[0]) for row in rows):
         raise ValueError("the rows of map_rows are not of one length")
-    n_letters, n_states = len(rows) * columns, table_size(env)[0]
+    n_letters, n_states = len("".join(rows)), table_size(env)[0]
     if n_letters != n_states:
         text = f"map_rows has {n_letters} letters, and the game {n_states} states"
         raise ValueError(f"{text}: it needs a letter for each state")
@@ -755,12 +756,11 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
 
 def shortened(value: float, room: int) -> str:
     """A value with three decimals, or as many as fit into so many letters."""
-    value = round(value, 3) + 0.0  # + 0.0: no minus before a zero
-    for decimals in (3, 2, 1):
-        text = f"{value:.{decimals}f}"
+    for decimals in (3, 2, 1, 0):
+        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # + 0.0: no minus zero
         if len(text) <= room:
             return text
-    return f"{value:.0f}"
+    return text
 
 
 def number(value: float) -> str:
@@ -853,7 +853,7 @@ def lake_rules(env: Env) -> tuple[list[float], bool]:
     """The rewards that a lake can give, and whether a step may slip."""
     P, _ = rules(env)
     rewards, is_slippery = set(), False
-    for state, letter in enumerate("".join(letters_of(game_of(env)))):
+    for state, letter in enumerate("".join(all_rows(env))):
         if letter in "HG":  # an end: no step begins here
             continue
         for outcomes in P[state].values():
@@ -865,9 +865,10 @@ def lake_rules(env: Env) -> tuple[list[float], bool]:
 
 def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     """Print how the episodes went; each line covers as many as all above it together."""
-    best = 0.0
-    with contextlib.suppress(ValueError):  # without rules there are no bars
+    try:
         best = exact_score(env, max_steps)
+    except ValueError:  # it publishes no rules: there are no bars
+        best = 0.0
     if best:
         other = "no bar: 0 or less" if best > 0 else "half a bar: twice that"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
@@ -987,11 +988,12 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
             print(draw_policy(env, recipe | {"qtable": Qtable}))
 
 
+# ------------------ The story goes on: what the agent has learned ---------------------
 def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) -> None:
     """Print what an agent has learned: table, policy, an episode, score and proof.
 
-    `episode` says which one of those that are scored is told, from 1. Of a large game
-    the proof would take minutes.
+    `episode` says which one of those that are scored is told, from 1. Without `proof`
+    it is left out: of a large game it would take minutes.
     """
     Qtable, seed = model["qtable"], evaluation_seeds(model)[episode - 1]
     first_state, _ = env.reset(seed=seed)
@@ -1112,14 +1114,15 @@ def how_it_ended(env: Env, steps: list[Step]) -> str:
     *_, new_state, terminated = steps[-1]
     falls = sum(reward == -100 for _, _, reward, _, _ in steps)
     if known_game(env) == "cliff" and falls:
-        return f"and {falls} falls it {'ended' if terminated else 'was cut short'}"
+        end = "ended" if terminated else "was cut short"
+        return f"and {falls} fall{'s' if falls > 1 else ''} it {end}"
     if not terminated:
         return "it was cut short"
     if known_game(env) == "taxi":
         return "the passenger has arrived"
-    letter = "".join(map_of(env))[new_state] if map_of(env) else ""
     ends = {"G": "the goal is reached", "H": "it fell into a hole"}
-    return ends.get(letter, "it ended")
+    letters = "".join(all_rows(env))
+    return ends.get(letters[new_state], "it ended") if letters else "it ended"
 
 
 # ------------------ The proof: the learned table beside the exact one -----------------
@@ -1280,24 +1283,25 @@ def add_show_episode(parser: argparse.ArgumentParser) -> None:
 
 def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Recipe:
     """The recipe with the given options in it; bad ones end the program, exit code 2."""
-    r = dict(RECIPES[args.recipe])
+    recipe = dict(RECIPES[args.recipe])
     for name in HYPERPARAMETERS:
         if getattr(args, name) is not None:
-            r[name] = getattr(args, name)
-    alphas = final_alpha(r), r["learning_rate"]
+            recipe[name] = getattr(args, name)
+    epsilons = recipe["min_epsilon"], recipe["max_epsilon"]
+    alphas = final_alpha(recipe), recipe["learning_rate"]
+    episodes, seeds = recipe["n_eval_episodes"], len(recipe["eval_seed"])
     try:
-        check_counts(r["n_training_episodes"], r["max_steps"])
-        check_counts(r["n_eval_episodes"], r["max_steps"])
-        check_rates(r["min_epsilon"], r["max_epsilon"], *alphas, r["gamma"])
+        check_counts(recipe["n_training_episodes"], recipe["max_steps"])
+        check_counts(episodes, recipe["max_steps"])
+        check_rates(*epsilons, *alphas, recipe["gamma"])
     except ValueError as error:
         parser.error(str(error))
-    episodes, seeds = r["n_eval_episodes"], len(r["eval_seed"])
     if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
     # (`package` and `push` of hub_utils.py have no such option.)
     if not 1 <= getattr(args, "show_episode", 1) <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")
-    return r
+    return recipe
 
 
 def run(command: Callable[[], object]) -> int:

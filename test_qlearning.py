@@ -1064,6 +1064,12 @@ def test_a_lake_that_is_too_large_for_a_map_has_its_rules_told_too(capsys):
     told = capsys.readouterr().out
     assert "Reward: 1 for reaching G, else 0.\nSlippery: " in told
     assert "numbered row by row" not in told, "no map"
+    qlearning.show_episode(
+        env, {"qtable": [[0.0] * 4] * 196, "gamma": 1}, [(194, 2, 1.0, 195, True)]
+    )
+    assert (
+        "After 1 step the goal is reached. Score 1.\n(On ice" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk"])
@@ -2453,6 +2459,8 @@ NO_FILE = "error: .* is no file, and no NAME/REPO on the Hub"
         ("record frozenlake a.avi", 1, "error: a film is a file that ends in .mp4"),
         ("record frozenlake a.gif --fps 0", 1, "error: fps must be from 0.01 to 100"),
         ("record frozenlake file/a.gif", 1, "error: .*file"),
+        ("record frozenlake .", 1, "error: . is a folder: take the name of a file"),
+        ("record taxi a.gif --learning --show-episode 2", 1, "error: --learning films"),
         ("record frozenlake a.gif --learn", 2, "unrecognized arguments: --learn"),
         ("record frozenlake", 2, "the following arguments are required: file"),
         ("record frozenlake a.png --learning", 1, "error: a film is a file that ends"),
