@@ -22,6 +22,7 @@ import pickle
 import pickletools
 import platform
 import reprlib
+import statistics
 import struct
 import sys
 import tempfile
@@ -94,21 +95,13 @@ def filmed_game(recipe: Model) -> Env:
 
 
 def check_film(path: Path, fps: float, env: Env) -> None:
-    """ValueError if there can be no such film: to be called before a long training.
-
-    It takes one picture to see: it resets the environment, and draws without a screen.
-    """
+    """ValueError if there can be no such film: to be called before a long training."""
     if path.suffix.lower() not in (".mp4", ".gif"):
         raise ValueError(f"a film is a file that ends in .mp4 or .gif, not {path.name}")
     if not 0.01 <= fps <= 100:
         raise ValueError(f"fps must be from 0.01 to 100, not {fps}")
     if getattr(env, "render_mode", None) != "rgb_array":
         raise ValueError('to film, make the game with render_mode="rgb_array"')
-    draw_without_a_screen()
-    env.reset()
-    frame = env.render()
-    if getattr(frame, "dtype", None) != "uint8" or frame.shape[2:] != (3,):
-        raise ValueError("render() must give a picture of height x width x 3 bytes")
 
 
 def write_film(path: Path, frames: list[Any], fps: float) -> None:
@@ -141,27 +134,20 @@ def write_film(path: Path, frames: list[Any], fps: float) -> None:
 
 def check_writable(folder: Path) -> None:
     """Make the folder if need be; OSError if no file can be written into it."""
-    if folder.is_file():
-        raise NotADirectoryError(f"{folder} is a file: take a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 # ------------------ Draw a Q-table: what is shown -------------------------------------
-# With pygame, which gymnasium[toy-text] brings to draw its games.
+# With pygame, which gymnasium[toy-text] brings to draw its games. Before it is imported:
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+has_screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+if sys.platform == "linux" and not has_screen:  # a server: look for no screen or sound
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 import pygame
 from pygame import Surface
-
-
-class Place(NamedTuple):
-    """A place of the map, and the state that it stands for."""
-
-    x: int
-    y: int
-    letter: str
-    state: int
 
 
 class Values(NamedTuple):
@@ -180,16 +166,12 @@ def draw_values(
     """A Q-table as a picture, height x width x 3 bytes: on the map if there is one.
 
     A taxi's map is that of the passenger and destination in `state`; a game without a map
-    shows the Q-values of that state as bars. By default it is the state of the moment or,
-    if nothing was learned in that (at an end, say), the first one that was learned.
+    shows the Q-values of that state as bars. By default it is the first learned one.
     """
     check_table(env, Qtable)
     tried = tried_pairs(Qtable, initial_value)
     if state is None:
-        learned = {s for s, _ in tried}
-        state = int(getattr(qlearning.game_of(env), "s", 0))
-        if learned and state not in learned:
-            state = min(learned)
+        state = min((s for s, _ in tried), default=0)
     return pixels(draw(env, shown_values(env, Qtable, state, tried)))
 
 
@@ -202,10 +184,9 @@ def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int
     """
     tried = set()
     for state, row in enumerate(Qtable):
-        changed = [action for action, q in enumerate(row) if q != initial_value]
-        if changed and initial_value == 0:  # another 0 of this row may be a learned one
-            changed = list(range(len(row)))
-        tried |= {(state, action) for action in changed}
+        for action, q in enumerate(row):
+            if q != initial_value or (initial_value == 0 and any(row)):
+                tried.add((state, action))
     return tried
 
 
@@ -214,133 +195,86 @@ def shown_values(
 ) -> Values:
     """What a picture shows: the rows of the map, or of this state alone, and its shades.
 
-    On a map the shades compare states: from the lowest V(s), pale, to the highest, dark.
-    Bars compare the actions of one state: from its lowest value to its highest. What was
-    never tried does not count. If the highest is above 0, the scale begins at 0 or below.
+    On a map the shades compare states: from the lowest V(s), or 0 if that is lower, to the
+    highest. Bars compare the actions of one state. What was never tried does not count.
     """
     states = shown_states(env, state)
-    is_map = len(states) > 1
-    rows = {s: [float(q) for q in Qtable[s]] for s in states}
+    rows = {s: Qtable[s] for s in states}
     compared: list[float] = []
     for s, row in rows.items():
         known = [q for action, q in enumerate(row) if (s, action) in tried]
-        if is_map and known:
+        if known and len(states) > 1:
             known = [max(known)]  # V(s)
         compared += known
-    low, high = min(compared, default=0.0), max(compared, default=1.0)
-    if high > 0:
-        low = min(low, 0.0)
-    if high == low:
-        high = low + 1  # `shade` divides by high - low
+    low, high = min([0.0, *compared]), max(compared, default=0.0)
     return Values(state, rows, tried, low, high)
 
 
-def shown_states(env: Env, state: int) -> list[int]:
-    """Those of the map; without a map this state alone."""
-    return [place.state for place in places(env, state)] or [state]
-
-
-def places(env: Env, state: int) -> list[Place]:
-    """All places of the map; for a taxi with the passenger and destination of `state`."""
+def map_rows(env: Env) -> list[str]:
+    """The rows of the map, a letter for each place; none for a game without a map."""
     is_taxi = qlearning.known_game(env) == "taxi"
-    rows = qlearning.TAXI_MAP if is_taxi else qlearning.map_of(env)
-    all_places = []
-    for y, row in enumerate(rows):
-        for x, letter in enumerate(row):
-            number = y * len(row) + x  # the states are numbered row by row
-            all_places.append(Place(x, y, letter, number))
-    if not is_taxi:
-        return all_places
-    # A taxi's state says as well where the passenger is and wants to go.
-    taxi = qlearning.game_of(env)
-    _, _, passenger, destination = taxi.decode(state)
-    return [
-        place._replace(state=int(taxi.encode(place.y, place.x, passenger, destination)))
-        for place in all_places
-    ]
+    return qlearning.TAXI_MAP if is_taxi else qlearning.map_of(env)
+
+
+def shown_states(env: Env, state: int) -> list[int]:
+    """The states of the places of the map, row by row; without a map this state alone."""
+    n_places = len("".join(map_rows(env)))
+    if qlearning.known_game(env) == "taxi":
+        # A taxi has 20 states in each place: for 5 places of the passenger and 4
+        # destinations. All places are shown with those of `state`.
+        return [20 * place + state % 20 for place in range(n_places)]
+    return list(range(n_places)) or [state]
 
 
 # ------------------ Draw a Q-table: the picture ---------------------------------------
 # Each place of a map is a square of four triangles, one for each move. Its shade and its
 # number say Q(s,a), a small arrow marks the greedy action. A triangle that was never
-# tried has no shade.
-class Move(NamedTuple):
-    """Where a move is drawn, in shares of the square: (0, 0) is its top left corner."""
-
-    triangle: list[tuple[float, float]]
-    number: tuple[float, float]  # the middle of the number
-    room: float  # how wide the number may be
-    arrow: list[tuple[float, float]]
-
-
-LEFT = Move(
-    triangle=[(0, 0), (0, 1), (0.5, 0.5)],
-    number=(0.165, 0.5),
-    room=0.27,
-    arrow=[(0.295, 0.5), (0.35, 0.44), (0.35, 0.56)],
-)
-RIGHT = Move(
-    triangle=[(1, 0), (1, 1), (0.5, 0.5)],
-    number=(0.835, 0.5),
-    room=0.27,
-    arrow=[(0.705, 0.5), (0.65, 0.44), (0.65, 0.56)],
-)
-UP = Move(
-    triangle=[(0, 0), (1, 0), (0.5, 0.5)],
-    number=(0.5, 0.12),
-    room=0.5,
-    arrow=[(0.5, 0.22), (0.44, 0.275), (0.56, 0.275)],
-)
-DOWN = Move(
-    triangle=[(0, 1), (1, 1), (0.5, 0.5)],
-    number=(0.5, 0.88),
-    room=0.5,
-    arrow=[(0.5, 0.78), (0.44, 0.725), (0.56, 0.725)],
-)
-MOVES = {"LEFT": LEFT, "RIGHT": RIGHT, "UP": UP, "DOWN": DOWN}
+# tried has neither shade nor number.
+MOVES = {"LEFT": (-1, 0), "RIGHT": (1, 0), "UP": (0, -1), "DOWN": (0, 1)}  # (x, y)
 MOVES |= {name: MOVES[same] for name, same in qlearning.COMPASS.items()}
 Color = tuple[int, int, int]  # red, green and blue, from 0 to 255
-PAPER: Color = (252, 252, 249)
-INK: Color = (38, 42, 50)
-GREY: Color = (150, 152, 156)
-WHITE: Color = (255, 255, 255)
-ORANGE: Color = (213, 94, 0)
-BLUE: Color = (44, 127, 184)
+PAPER, INK = (252, 252, 249), (38, 42, 50)
+GREY, WHITE = (150, 152, 156), (255, 255, 255)
+ORANGE, BLUE = (213, 94, 0), (44, 127, 184)
 # From bad to good, from pale to dark: told apart by colour-blind eyes as well.
-SHADES: list[Color] = [
-    (255, 247, 200),
-    (161, 218, 180),
-    (65, 182, 196),
-    BLUE,
-    (37, 52, 148),
-]
-# Places where no action is chosen: holes, the cliff, walls, the goal
-NO_CHOICE: dict[str, Color] = {
-    **dict.fromkeys("HCW", (205, 205, 205)),
-    "G": (240, 200, 90),
-}
+SHADES = [(255, 247, 200), (161, 218, 180), (65, 182, 196), BLUE, (37, 52, 148)]
+# Places where no action is chosen: holes, the cliff and walls are grey, the goal golden.
+NO_CHOICE = dict.fromkeys("HCW", (205, 205, 205)) | {"G": (240, 200, 90)}
 
 
 class Cell(NamedTuple):
     """How the value of an action is drawn."""
 
-    value: float
-    color: Color | None  # None if the action was never tried
+    text: str  # its number, or nothing if it was never tried
+    share: float  # where it lies from the lowest value, 0.0, to the highest, 1.0
+    color: Color
     is_greedy: bool
 
 
 def draw(env: Env, values: Values) -> Surface:
     """The map with a row of the table in each place; bars for a game without a map."""
-    names, all_places = qlearning.action_names(env), places(env, values.state)
-    if not all_places:
-        about = line_of_text(f"state {qlearning.state_name(env, values.state)}", 600)
-        return stacked(about, draw_bars(values, names))
-    is_taxi = qlearning.known_game(env) == "taxi"
-    no_choice = {} if is_taxi else NO_CHOICE  # a taxi's G is a stop
-    columns, rows = all_places[-1].x + 1, all_places[-1].y + 1
+    names, rows = qlearning.action_names(env), map_rows(env)
+    about = f"state {qlearning.state_name(env, values.state)}"
+    if not rows:
+        image = draw_bars(values, names)
+    elif qlearning.known_game(env) == "taxi":
+        image = draw_map(values, names, rows, no_choice={})  # its G is a stop
+        draw_walls(image, qlearning.game_of(env).desc)
+        about += ";  p pickup, d dropoff"
+    else:
+        return draw_map(values, names, rows, NO_CHOICE)
+    return stacked(image, line_of_text(about, 600))
+
+
+def draw_map(
+    values: Values, names: list[str], rows: list[str], no_choice: dict[str, Color]
+) -> Surface:
+    """A square for each state: its values, or the letter of a place without a choice."""
+    columns = len(rows[0])
     size = 120 if columns <= 5 else 100
-    image = canvas(columns * size, rows * size)
-    for x, y, letter, state in all_places:
+    image = canvas(columns * size, len(rows) * size)
+    for place, (state, letter) in enumerate(zip(values.rows, "".join(rows))):
+        x, y = place % columns, place // columns
         square = image.subsurface((x * size, y * size, size, size))
         if letter in no_choice:
             square.fill(no_choice[letter])
@@ -351,35 +285,47 @@ def draw(env: Env, values: Values) -> Surface:
                 write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
         color, thick = (ORANGE, 3) if state == values.state else (GREY, 1)
         pygame.draw.rect(square, color, square.get_rect(), thick)
-    return draw_taxi(env, image, values.state) if is_taxi else image
+    return image
 
 
 def cells_of(values: Values, state: int) -> list[Cell]:
     """How to draw each action of a state; where all are equal, none is greedy."""
     row = values.rows[state]
-    all_equal = max(row) - min(row) < 1e-9
     cells = []
     for action, value in enumerate(row):
-        was_tried = (state, action) in values.tried
-        color = shade(values, value) if was_tried else None
-        is_greedy = not all_equal and value > max(row) - 1e-9
-        cells.append(Cell(value, color, is_greedy))
+        share = share_of(value, values.low, values.high)
+        is_greedy = value == max(row) and value > min(row)
+        if (state, action) in values.tried:
+            cells.append(Cell(number_text(value), share, shade(share), is_greedy))
+        else:
+            cells.append(Cell("", share, PAPER, is_greedy))
     return cells
 
 
-def share_of(values: Values, value: float) -> float:
+def share_of(value: float, low: float, high: float) -> float:
     """Where a value lies from low, 0.0, to high, 1.0; one outside counts as the end."""
-    share = (value - values.low) / (values.high - values.low)
-    return min(max(share, 0.0), 1.0)
+    if low == high:
+        return 0.0
+    return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def shade(values: Values, value: float) -> Color:
-    """The colour of a value, between two of the SHADES."""
-    position = share_of(values, value) * (len(SHADES) - 1)  # 1.5: between 1 and 2
+def shade(share: float) -> Color:
+    """The colour at a share of the way from the first of the SHADES to the last."""
+    position = share * (len(SHADES) - 1)  # 1.5: in the middle between 1 and 2
     i = min(int(position), len(SHADES) - 2)
-    pale, dark = SHADES[i], SHADES[i + 1]
-    red, green, blue = (round(p + (d - p) * (position - i)) for p, d in zip(pale, dark))
-    return red, green, blue
+    pale, dark = pygame.Color(SHADES[i]), pygame.Color(SHADES[i + 1])
+    mixed = pale.lerp(dark, position - i)
+    return mixed.r, mixed.g, mixed.b
+
+
+def number_text(value: float) -> str:
+    """A number with two decimals; with fewer if it is large, to fit into a triangle."""
+    value = round(value, 2)
+    if value == 0:
+        return "0"
+    if abs(value) < 10:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def draw_place(square: Surface, cells: list[Cell], names: list[str]) -> None:
@@ -387,109 +333,70 @@ def draw_place(square: Surface, cells: list[Cell], names: list[str]) -> None:
     buttons = []
     for cell, name in zip(cells, names):
         if name.upper() in MOVES:
-            draw_move(square, cell, MOVES[name.upper()])
+            draw_move(square, cell, *MOVES[name.upper()])
         else:
             buttons.append((cell, name))
     for i, (cell, name) in enumerate(buttons):  # one below the other, in the middle
         draw_button(square, cell, name, top=0.5 + 0.15 * (i - len(buttons) / 2))
 
 
-def draw_move(square: Surface, cell: Cell, move: Move) -> None:
+def draw_move(square: Surface, cell: Cell, dx: int, dy: int) -> None:
     """A triangle with a number, and with an arrow if the move is greedy."""
     size = square.get_width()
-    color = cell.color or PAPER
-    triangle = [(x * size, y * size) for x, y in move.triangle]
-    pygame.draw.polygon(square, color, triangle)
+
+    def point(ahead: float, aside: float) -> tuple[float, float]:
+        # So far from the middle in the direction of the move, (dx, dy), and so far to
+        # its side, in shares of the square. For UP, (0, -1), that is up and to the left.
+        x = 0.5 + ahead * dx + aside * dy
+        y = 0.5 + ahead * dy + aside * dx
+        return x * size, y * size
+
+    triangle = [point(0, 0), point(0.5, 0.5), point(0.5, -0.5)]
+    pygame.draw.polygon(square, cell.color, triangle)
     pygame.draw.aalines(square, GREY, True, triangle)
     if cell.is_greedy:
-        arrow = [(x * size, y * size) for x, y in move.arrow]
-        pygame.draw.polygon(square, ink_on(color), arrow)
-    write_value(square, cell, move.number, move.room)
+        arrow = [point(0.2, 0), point(0.145, 0.06), point(0.145, -0.06)]
+        pygame.draw.polygon(square, ink_on(cell.color), arrow)
+    center = 0.5 + 0.34 * dx, 0.5 + 0.34 * dy
+    write(square, cell.text, center, size // 6, ink_on(cell.color))
 
 
 def draw_button(square: Surface, cell: Cell, name: str, top: float) -> None:
-    """A box with a letter and a number, and with a thick frame if the action is greedy."""
+    """A box with a letter and a number."""
     size = square.get_width()
-    box = pygame.Rect(0.36 * size, top * size, 0.28 * size, 0.15 * size)
-    frame, thick = (INK, 2) if cell.is_greedy else (GREY, 1)
-    pygame.draw.rect(square, cell.color or PAPER, box)
-    pygame.draw.rect(square, frame, box, thick)
-    write_value(square, cell, (0.5, top + 0.075), 0.27, name[0] + " ")
+    box = pygame.Rect(0.35 * size, top * size, 0.3 * size, 0.15 * size)
+    draw_box(square, cell, box)
+    text = f"{name[0]} {cell.text}"
+    write(square, text, (0.5, top + 0.075), size // 8, ink_on(cell.color))
 
 
-def write_value(
-    square: Surface,
-    cell: Cell,
-    center: tuple[float, float],
-    room: float,
-    before: str = "",
-) -> None:
-    """The number, with as many decimals as fit.
-
-    Where nothing was tried: nothing, or in grey what the table started at if not at 0.
-    """
-    if cell.color is None and round(cell.value, 2) == 0:
-        return
-    color = ink_on(cell.color) if cell.color else GREY
-    size = square.get_width()
-    letters = size // 6
-    texts = [before + text for text in ways_to_write(cell.value)]
-    fitting = [text for text in texts if font(letters).size(text)[0] <= room * size]
-    if fitting:
-        text = fitting[0]
-    else:  # not even the shortest one: take that in smaller letters
-        text, letters = texts[-1], size // 8
-    write(square, text, center, letters, color)
+def draw_box(image: Surface, cell: Cell, box: pygame.Rect) -> None:
+    """A button or a bar, with a thick frame if its action is greedy."""
+    pygame.draw.rect(image, cell.color, box)
+    color, thick = (INK, 2) if cell.is_greedy else (GREY, 1)
+    pygame.draw.rect(image, color, box, thick)
 
 
-def ways_to_write(value: float) -> list[str]:
-    """A number with two decimals, and then shorter and shorter."""
-    value = round(value, 2)
-    if value == 0:
-        return ["0"]
-    text = f"{value:.2f}"
-    if abs(value) < 1:  # .71 takes less room than 0.71, and says more than 1
-        return [text, text.replace("0.", ".", 1)]
-    return [text, f"{value:.1f}", f"{value:.0f}"]
-
-
-def draw_taxi(env: Env, image: Surface, state: int) -> Surface:
-    """A taxi's map with its walls, and under it who wants to go where."""
-    taxi, size = qlearning.game_of(env), image.get_width() // 5
+def draw_walls(image: Surface, desc: Any) -> None:
+    """The walls of a taxi's map."""
+    size = image.get_width() // 5
     for y in range(5):
         for x in range(4):
-            if taxi.desc[y + 1, 2 * x + 2] == b"|":  # a sign follows each place
+            if desc[y + 1, 2 * x + 2] == b"|":  # a sign follows each place
                 wall = (x + 1) * size - 3, y * size, 6, size
                 pygame.draw.rect(image, INK, wall)
-    _, _, passenger, destination = taxi.decode(state)
-    where = ["at R", "at G", "at Y", "at B", "in the taxi"][passenger]
-    about = f"passenger {where}, to {'RGYB'[destination]};  p pickup, d dropoff"
-    return stacked(image, line_of_text(about, image.get_width()))
 
 
 def draw_bars(values: Values, names: list[str]) -> Surface:
-    """The values of the state of the moment as bars: the 12 highest at most."""
-    cells = cells_of(values, values.state)
-    actions = sorted(range(len(cells)), key=lambda a: cells[a].value, reverse=True)
-    shown = sorted(actions[:12])  # again in the order of the actions
-    image = canvas(600, 40 * len(shown))
-    for i, action in enumerate(shown):
+    """The values of the state of the moment: a name, a bar and a number for each."""
+    image = canvas(600, 40 * len(names))
+    for i, (cell, name) in enumerate(zip(cells_of(values, values.state), names)):
         row = image.subsurface((0, 40 * i, 600, 40))
-        share = share_of(values, cells[action].value)
-        draw_bar(row, cells[action], names[action], share)
+        write(row, name[:12], (0.12, 0.5), 24)
+        bar = pygame.Rect(140, 6, 40 + 320 * cell.share, 28)  # the lowest is still seen
+        draw_box(row, cell, bar)
+        write(row, cell.text, (0.92, 0.5), 24)
     return image
-
-
-def draw_bar(row: Surface, cell: Cell, name: str, share: float) -> None:
-    """A name, a bar and a number; a question mark if the action was never tried."""
-    write(row, name[:12], (0.12, 0.5), 24)
-    if cell.color is None:
-        write(row, "?", (0.92, 0.5), 24)
-        return
-    bar = pygame.Rect(140, 6, 40 + 320 * share, 28)  # the lowest is still seen
-    pygame.draw.rect(row, cell.color, bar)
-    pygame.draw.rect(row, INK if cell.is_greedy else GREY, bar, 2)
-    write(row, f"{cell.value:.2f}", (0.92, 0.5), 24)
 
 
 # ------------------ Draw a Q-table: small tools of pygame -----------------------------
@@ -510,14 +417,6 @@ def write(
 def ink_on(color: Color) -> Color:
     """Dark ink on pale colours, white ink on dark ones."""
     return INK if sum(color) / 3 > 130 else WHITE
-
-
-def draw_without_a_screen() -> None:
-    """Let pygame draw on a server, where it would look for a screen and a sound card."""
-    has_screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    if sys.platform == "linux" and not has_screen:
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 
 
 @functools.cache
@@ -558,28 +457,15 @@ def stacked(*images: Surface) -> Surface:
 
 def beside(frame: Any, image: Surface) -> Surface:
     """The game's own frame left of a picture, or above it where the picture is wide."""
-    height, width, _ = frame.shape
-    game = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
-    is_wide = image.get_width() > 1.5 * image.get_height()
-    return game_above(game, image) if is_wide else game_left(game, image)
-
-
-def game_above(game: Surface, image: Surface) -> Surface:
-    """The game in the middle: as wide as the picture, but not higher than that."""
-    (width, height), image_width = game.get_size(), image.get_width()
-    scale = image_width / max(width, height)
-    game = pygame.transform.scale(game, (int(width * scale), int(height * scale)))
-    above = canvas(image_width, game.get_height())
-    above.blit(game, ((image_width - game.get_width()) // 2, 0))
-    return stacked(above, image)
-
-
-def game_left(game: Surface, image: Surface) -> Surface:
-    """The game as high as the picture, then a gap, then the picture."""
-    (width, height), (image_width, image_height) = game.get_size(), image.get_size()
-    game = pygame.transform.scale(game, (width * image_height // height, image_height))
-    left = game.get_width() + 12  # where the picture begins, after the gap
-    whole = canvas(left + image_width, image_height)
+    frame_height, frame_width, _ = frame.shape
+    game = pygame.image.frombuffer(frame.tobytes(), (frame_width, frame_height), "RGB")
+    width, height = image.get_size()
+    if width > 1.5 * height:
+        size = width, width * frame_height // frame_width
+        return stacked(pygame.transform.scale(game, size), image)
+    game = pygame.transform.scale(game, (height * frame_width // frame_height, height))
+    left = game.get_width() + 12  # where the picture begins, after a gap
+    whole = canvas(left + width, height)
     whole.blit(game, (0, 0))
     whole.blit(image, (left, 0))
     return whole
@@ -607,9 +493,7 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     Qtable = qlearning.initialize_q_table(*sizes, recipe["initial_value"])
     state = first_state(camera, recipe)
     states = shown_states(camera, state)
-    snapshots, scores, first_tried = watch_learning(recipe, Qtable, states)
-    window = max(1, len(scores) // 50)
-    means = moving_means(scores, window)
+    snapshots, means, first_tried = watch_learning(recipe, Qtable, states)
 
     # Only now the pictures: the shades of all are those of the end.
     end = shown_values(camera, Qtable, state, set(first_tried))
@@ -621,42 +505,25 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
         }
         values = end._replace(rows=snapshot.rows, tried=tried)
         picture = beside(game, draw(camera, values))
-        frames.append(pixels(with_captions(picture, values, snapshot, means, window)))
+        frames.append(pixels(with_captions(picture, snapshot, means)))
     write_film(path, frames, fps)
     return path
-
-
-def with_captions(
-    picture: Surface,
-    values: Values,
-    snapshot: Snapshot,
-    means: list[float],
-    window: int,
-) -> Surface:
-    """The picture, and under it the numbers of the moment and the curve so far."""
-    episode, epsilon, width = snapshot.episode, snapshot.epsilon, picture.get_width()
-    share = f"epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
-    first_line = line_of_text(f"episode {episode + 1:,}   {share}", width)
-    n_episodes = min(window, episode + 1)
-    score = f"mean score of the last {n_episodes} episodes: {means[episode]:.2f}"
-    second_line = line_of_text(score, width)
-    draw_scale(second_line, values)
-    return stacked(picture, first_line, second_line, draw_curve(means, episode, width))
 
 
 def watch_learning(
     recipe: Model, Qtable: Table, states: list[int]
 ) -> tuple[list[Snapshot], list[float], dict[tuple[int, int], int]]:
-    """Fill the Q-table; the snapshots, the scores, and when each pair was first tried.
+    """Fill the Q-table; the snapshots, the mean scores, and when each pair was first tried.
 
     There is a snapshot whenever one of the V(s) has changed in its second decimal, and
     each time that a twentieth of the training is over, so that the curve is seen to grow.
     """
     env = qlearning.StepRecorder(make_env(recipe["env_id"], **recipe["env_kwargs"]))
     n_episodes = recipe["n_training_episodes"]
-    milestones = {math.ceil(n_episodes * k / 20) for k in range(1, 21)}
+    window, twentieth = mean_window(n_episodes), max(1, n_episodes // 20)
     snapshots: list[Snapshot] = []
     scores: list[float] = []
+    means: list[float] = []
     first_tried: dict[tuple[int, int], int] = {}  # (state, action): episode
     last_V: list[float] = []
 
@@ -664,17 +531,24 @@ def watch_learning(
         # `train` calls this after each episode. It only reads, and changes nothing.
         nonlocal last_V
         scores.append(score)
+        means.append(statistics.fmean(scores[-window:]))
         for state, action, *_ in env.steps:  # those of the episode that has just ended
             if state in states:
                 first_tried.setdefault((state, action), episode)  # keeps the earliest
         V = [round(max(Qtable[s]), 2) for s in states]
-        if V != last_V or episode + 1 in milestones:
-            rows = {s: [float(q) for q in Qtable[s]] for s in states}
+        episodes_left = n_episodes - episode - 1
+        if V != last_V or episodes_left % twentieth == 0:
+            rows = {s: list(Qtable[s]) for s in states}  # copies, as learning goes on
             snapshots.append(Snapshot(episode, epsilon, rows))
             last_V = V
 
     qlearning.learn(env, recipe, Qtable, on_episode=watch)
-    return snapshots, scores, first_tried
+    return snapshots, means, first_tried
+
+
+def mean_window(n_episodes: int) -> int:
+    """Of how many episodes the curve shows the mean: a fiftieth of all, at most 200."""
+    return min(max(1, n_episodes // 50), 200)
 
 
 def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
@@ -691,27 +565,17 @@ def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
     return chosen
 
 
-def moving_means(scores: list[float], window: int) -> list[float]:
-    """After each episode the mean score of the last `window` episodes."""
-    means, total = [], 0.0
-    for i, score in enumerate(scores):
-        total += score
-        if i >= window:
-            total -= scores[i - window]
-        means.append(total / min(i + 1, window))
-    return means
-
-
-def draw_scale(line: Surface, values: Values) -> None:
-    """What the shades mean, at the right end of a line."""
-    width = line.get_width()
-    left, right = width - 170, width - 70
-    for x in range(left, right):
-        share = (x - left) / (right - left - 1)
-        value = values.low + share * (values.high - values.low)
-        pygame.draw.line(line, shade(values, value), (x, 10), (x, 30))
-    write(line, f"{values.low:.4g}", ((left - 35) / width, 0.5), 22)
-    write(line, f"{values.high:.4g}", ((right + 35) / width, 0.5), 22)
+def with_captions(picture: Surface, snapshot: Snapshot, means: list[float]) -> Surface:
+    """The picture, and under it the numbers of the moment and the curve so far."""
+    episode, epsilon, width = snapshot.episode, snapshot.epsilon, picture.get_width()
+    n_episodes, window = len(means), mean_window(len(means))
+    moment = f"episode {episode + 1:,} of {n_episodes:,}"
+    moment += f"   epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
+    score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
+    curve = draw_curve(means, episode, width)
+    return stacked(
+        picture, line_of_text(moment, width), line_of_text(score, width), curve
+    )
 
 
 def draw_curve(means: list[float], episode: int, width: int) -> Surface:
@@ -719,18 +583,15 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
     left, right, top, bottom, height = 70, width - 12, 14, 96, 110
     low, high = min(means), max(means)
     image = canvas(width, height)
-    for value, y in (low, bottom), (high, top):
-        pygame.draw.line(image, GREY, (left, y), (right, y))
-        write(image, f"{value:.3g}", (left / 2 / width, y / height), 22)
-    lower_right = (right - 70) / width, (bottom - 12) / height
-    write(image, f"{len(means):,} episodes", lower_right, 22, GREY)
-    every = max(1, len(means) // 400)  # more than some 400 points nobody could see
-    points = []
-    shown = [0, *range(0, episode, every), episode]  # two at least: a line needs them
-    for i in shown:
-        across = i / len(means)
-        up = (means[i] - low) / (high - low) if high > low else 0.0
-        points.append((left + across * (right - left), bottom - up * (bottom - top)))
+    for value, level in (low, bottom), (high, top):
+        pygame.draw.line(image, GREY, (left, level), (right, level))
+        write(image, number_text(value), (left / 2 / width, level / height), 22)
+    points: list[tuple[float, float]] = []
+    for i, mean in enumerate(means[: episode + 1]):
+        x = left + i / len(means) * (right - left)
+        y = bottom - share_of(mean, low, high) * (bottom - top)
+        points.append((x, y))
+    points = [points[0], *points]  # two at least: a line needs them
     pygame.draw.lines(image, BLUE, False, points, 3)
     pygame.draw.circle(image, ORANGE, points[-1], 5)
     return image
