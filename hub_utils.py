@@ -652,15 +652,11 @@ def read_pickle(data: bytes) -> Any:
     marks: list[int] = []  # how high the stack was when a list or dictionary began
     memo: dict[int, Any] = {}  # values to use again
 
-    def pop_from(start: int) -> list[Any]:
-        if not 0 <= start <= len(stack):
-            raise ValueError("damaged: it takes more than the stack has")
+    def pop(count: int) -> list[Any]:
+        start = len(stack) - count
         items = stack[start:]
         del stack[start:]
         return items
-
-    def pop(count: int) -> list[Any]:
-        return pop_from(len(stack) - count)
 
     program: Any = pickletools.genops(data)
     for number, (instruction, argument, _) in enumerate(program):
@@ -696,12 +692,12 @@ def read_pickle(data: bytes) -> Any:
             case "MARK":
                 marks.append(len(stack))
             case "TUPLE":
-                stack.append(pop_from(marks.pop()))
+                stack.append(pop(len(stack) - marks.pop()))
             case "APPEND":
-                (item,) = pop(1)
+                item = stack.pop()
                 stack[-1].append(item)
             case "APPENDS":
-                items = pop_from(marks.pop())
+                items = pop(len(stack) - marks.pop())
                 stack[-1].extend(items)
             case "EMPTY_DICT":
                 stack.append({})
@@ -709,7 +705,7 @@ def read_pickle(data: bytes) -> Any:
                 key, item = pop(2)
                 stack[-1][text_key(key)] = item
             case "SETITEMS":
-                items = pop_from(marks.pop())
+                items = pop(len(stack) - marks.pop())
                 for key, item in zip(items[::2], items[1::2]):
                     stack[-1][text_key(key)] = item
             # Values to use again
@@ -726,9 +722,9 @@ def read_pickle(data: bytes) -> Any:
                 stack.append(allowed(" ".join(pop(2))))
             case "REDUCE":
                 function, arguments = pop(2)
-                stack.append(Call(allowed(function), arguments))
+                stack.append(Call(function, arguments))
             case "BUILD":
-                (state,) = pop(1)
+                state = stack.pop()
                 stack[-1].state = state
             case name:
                 raise ValueError(f"a model needs no {name} (protocols 2 to 5 are read)")
@@ -810,7 +806,9 @@ def plain(value: Any) -> Any:
             value = array_of_call(value)
         elif hasattr(value, "tolist"):  # an array of NumPy's, or one of its numbers
             value = value.tolist()
-        copied += 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
+        if isinstance(value, bytes):  # a letter of a map that was copied from a lake
+            value = value.decode("ascii")
+        copied += 1 + (len(value) if isinstance(value, str) else 0)
         if copied > MAX_VALUES or depth > MAX_DEPTH:
             raise ValueError("more values, or deeper nested, than a model needs")
         if isinstance(value, (list, tuple)):
@@ -820,24 +818,13 @@ def plain(value: Any) -> Any:
                 copy(text_key(key), depth): copy(item, depth + 1)
                 for key, item in value.items()
             }
-        return plain_item(value)
+        if value is None or type(value) in (bool, int, str):
+            return value
+        if type(value) is float and math.isfinite(value):
+            return value
+        raise ValueError(f"a model needs nothing like {short(value)}")
 
     return copy(value, 0)
-
-
-def plain_item(value: Any) -> Any:
-    """A number, a text, a truth value or None, of Python's own type."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(value, int) and value.bit_length() <= 64:
-        return int(value)  # of a subclass the pickle would import the class
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, bytes):  # the letters of a map that was copied from a lake
-        return value.decode("ascii")
-    raise ValueError(f"a model needs nothing like {short(value)}")
 
 
 def short(value: object) -> str:
@@ -851,27 +838,17 @@ def one_line(error: Exception) -> str:
 
 
 # ------------------ Save and load -----------------------------------------------------
-def checked_model(model: Any) -> Model:
+def checked_model(anything: Any) -> Model:
     """A copy of a model in plain values; ValueError if it is no model.
 
     Whether its table fits its game is seen when the game is made.
     """
-    model = plain(model)
-    if not (isinstance(model, dict) and isinstance(model.get("env_id"), str)):
+    model: Model = plain(anything)
+    is_model = isinstance(model, dict) and isinstance(model.get("env_id"), str)
+    if not (is_model and "qtable" in model):
         raise ValueError("a model is a dictionary with env_id and qtable")
-    table = model.get("qtable")
-    if not (isinstance(table, list) and all(isinstance(row, list) for row in table)):
-        raise ValueError("its qtable is not a list of rows")
-    if len({len(row) for row in table}) != 1 or not table[0]:
-        raise ValueError("the rows of its qtable are not of one length")
-    if not all(isinstance(q, (int, float)) for row in table for q in row):
-        raise ValueError("its qtable has a cell that is no number")
-    check_hyperparameters(model)
-    return {**model, "qtable": [[float(q) for q in row] for row in table]}
-
-
-def check_hyperparameters(model: Model) -> None:
-    """ValueError if a hyperparameter has the wrong type or an impossible value."""
+    if not all(isinstance(q, (int, float)) for row in model["qtable"] for q in row):
+        raise ValueError("its qtable is not a list of rows of numbers")
     kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
     kinds |= {  # these cannot be None
         "max_steps": int,
@@ -880,14 +857,21 @@ def check_hyperparameters(model: Model) -> None:
         "eval_seed": list,
         "env_kwargs": dict,
     }
+    # What a model of the course leaves out is as for the lake.
+    said = qlearning.LAKE | model
     for name, kind in kinds.items():
-        if name in model and not isinstance(model[name], kind):
-            raise ValueError(f"its {name} cannot be {short(model[name])}")
-    qlearning.check_counts(model.get("n_eval_episodes", 1), model.get("max_steps", 1))
-    if not 0 <= model.get("gamma", 0) <= 1:
-        raise ValueError(f"its gamma must be from 0 to 1, not {short(model['gamma'])}")
-    if not all(isinstance(n, int) and n >= 0 for n in model.get("eval_seed", [])):
+        if not isinstance(said[name], kind):
+            raise ValueError(f"its {name} cannot be {short(said[name])}")
+    qlearning.check_counts(said["n_eval_episodes"], said["max_steps"])
+    if not 0 <= said["gamma"] <= 1:
+        raise ValueError(f"its gamma must be from 0 to 1, not {short(said['gamma'])}")
+    seeds = said["eval_seed"]
+    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ValueError("its eval_seed is no list of whole numbers from 0")
+    if 0 < len(seeds) < said["n_eval_episodes"]:
+        raise ValueError(f"its eval_seed has only {len(seeds)} seeds")
+    model["qtable"] = [[float(q) for q in row] for row in model["qtable"]]
+    return model
 
 
 def save_model(model: Model, path: AnyPath) -> Path:
@@ -900,6 +884,10 @@ def save_model(model: Model, path: AnyPath) -> Path:
     return path
 
 
+# How reading a damaged pickle ends where none of our own ValueErrors is raised
+STUMBLES = (LookupError, TypeError, AttributeError, OverflowError, struct.error)
+
+
 def load_model(path: AnyPath) -> Model:
     """The model in a file or in a package's folder: its pickle is read and never run."""
     path = Path(path).expanduser()
@@ -909,12 +897,9 @@ def load_model(path: AnyPath) -> Model:
         data = file.read(MAX_BYTES + 1)
     try:
         return model_in(data)
-    # Ours are ValueErrors; a damaged pickle makes read_pickle stumble in other ways.
-    except ValueError as error:
-        reason = one_line(error)
-    except (LookupError, TypeError, AttributeError, struct.error) as error:
-        reason = f"damaged ({type(error).__name__}: {one_line(error)})"
-    raise ValueError(f"{path} is not a Q-learning model: {reason}")
+    except (ValueError, *STUMBLES) as error:
+        text = f"{path} is not a Q-learning model: {one_line(error)}"
+        raise ValueError(text) from None
 
 
 def model_in(data: bytes) -> Model:
@@ -969,7 +954,11 @@ def env_arguments(env: Env) -> dict[str, Any]:
     given = dict(env.spec.kwargs)
     given.pop("render_mode", None)  # how a game is shown is no part of it
     if qlearning.known_game(env) == "lake":
-        given = with_its_map(given, env)
+        own_map = given.pop("desc", None)
+        if own_map is not None or given.get("map_name") is None:
+            # A map of one's own, or one that was drawn by chance: its rows say which.
+            given.pop("map_name", None)
+            given["desc"] = env.unwrapped.desc
     limit = env.spec.max_episode_steps
     if limit != gym.spec(env.spec.id).max_episode_steps:
         given["max_episode_steps"] = -1 if limit is None else limit  # -1: no limit
@@ -982,41 +971,24 @@ def env_arguments(env: Env) -> dict[str, Any]:
     return arguments
 
 
-def with_its_map(given: dict[str, Any], env: Env) -> dict[str, Any]:
-    """A lake's arguments, with either the name of its map or the rows of it."""
-    if given.get("desc") is None and given.get("map_name", "4x4") is not None:
-        return {name: value for name, value in given.items() if name != "desc"}
-    # A map of one's own, or one that was drawn by chance: its rows say which.
-    others = {n: v for n, v in given.items() if n not in ("desc", "map_name")}
-    return others | {"desc": env.unwrapped.desc}
-
-
 ADVICE = "register a game of your own, with its wrappers, under an env_id of its own"
 
 
 def model_to_publish(model: Model, env: Env) -> Model:
-    """A checked copy of the model, which says how to make its game as `env` was made."""
-    model = checked_model(model)
-    missing = {"max_steps", "n_eval_episodes", "gamma", "eval_seed"} - model.keys()
-    if missing:
-        raise ValueError(f"the model lacks {', '.join(sorted(missing))}")
+    """The model, which now says how to make its game as `env` was made."""
     env_id, spec = model["env_id"], getattr(env, "spec", None)
-    if spec is None or spec.id not in (env_id, qlearning.OTHER_ID.get(env_id)):
-        made = f"was made as {spec.id!r}" if spec else "was not made by gym.make"
+    made_as = spec.id if spec else "no registered game"
+    if made_as not in (env_id, qlearning.OTHER_ID.get(env_id)):
         raise ValueError(
-            f"the model's env_id is {env_id!r}, and the environment {made}: make both the "
-            f"same, or {ADVICE}"
+            f"the environment was made as {made_as}, the model is for {env_id}: {ADVICE}"
         )
-    check_table(env, model["qtable"])
     arguments = env_arguments(env)
-    model["env_kwargs"] = arguments
-    # And where the course's own code looks for it, in place of what stood there
-    model.pop("map_name", None)
-    model.pop("slippery", None)
-    if "map_name" in arguments:
-        model["map_name"] = arguments["map_name"]
-    if arguments.get("is_slippery") is False:
-        model["slippery"] = False
+    model = model | {"env_kwargs": arguments}
+    # And where the course's own code looks for two of them
+    for name, argument in ("map_name", "map_name"), ("slippery", "is_slippery"):
+        model.pop(name, None)
+        if argument in arguments:
+            model[name] = arguments[argument]
     return model
 
 
@@ -1062,9 +1034,10 @@ def package_model(
     Nothing is replaced before all of the FILES are there. What the owner wrote on this
     agent's card, in the folder or on the Hub, stays.
     """
-    folder, model = Path(folder).expanduser(), model_to_publish(model, env)
-    old_card = check_package(model, env, folder, video_fps, hub_card)
-    # (check_package has made the folder.)
+    folder = Path(folder).expanduser()
+    model = model_to_publish(model, env)
+    old_card = card_to_keep(folder, hub_card, model)
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         new = Path(temporary)
         # From here on model and env are those that others get, not the author's.
@@ -1090,39 +1063,24 @@ def package_model(
     return folder
 
 
-def check_package(
-    model: Model, env: Env, folder: Path, fps: float, hub_card: Any
-) -> Any:
-    """The old card whose words will stay; raises whatever would fail after a training."""
-    check_film(Path("replay.mp4"), fps, env)  # only its ending counts here
-    qlearning.map_of(env)  # where your own game may have a row or a name too few
-    qlearning.action_names(env)
-    check_writable(folder)
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{folder / name} is a folder: take another one")
-    return card_to_keep(card_in(folder), hub_card, model)
-
-
 def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, float]:
     """What others get: the model read from its file, its game made from it, its score.
 
     ValueError if that is another score than the author's environment gives.
     """
+    model = load_model(save_model(model, file))
     mean, std = evaluate_model(env, model)
-    their_model = load_model(save_model(model, file))
     try:
-        their_env = make_env_from_model(their_model, render_mode="rgb_array")
+        their_env = make_env_from_model(model, render_mode="rgb_array")
     except ValueError as error:
         raise ValueError(f"others cannot use this model: {error}; {ADVICE}") from None
-    their_mean, their_std = evaluate_model(their_env, their_model)
-    # So written, NaN is not taken for equal.
-    if not (abs(mean - their_mean) < 1e-9 and abs(std - their_std) < 1e-9):
+    their_mean, their_std = evaluate_model(their_env, model)
+    if (mean, std) != (their_mean, their_std):
         raise ValueError(
             f"your environment gives {mean:.2f} +/- {std:.2f}, the one that others make "
             f"from this model {their_mean:.2f} +/- {their_std:.2f}: {ADVICE}"
         )
-    return their_model, their_env, mean, std
+    return model, their_env, mean, std
 
 
 def draw_and_film(model: Model, env: Env, folder: Path, fps: float) -> None:
@@ -1158,11 +1116,9 @@ This agent plays **{game}** by tabular Q-learning: it has a table with a value f
 |---|---|---|
 {numbers}
 
-{training}
+{training}## Use it
 
-## Use it
-
-With `qlearning.py` and `hub_utils.py` beside your script{needed}:
+With `qlearning.py` and `hub_utils.py` beside your script:
 
 ```python
 {register}from hub_utils import {load}, make_env_from_model
@@ -1186,14 +1142,11 @@ def model_card(
         for name, (_, meaning) in HYPERPARAMETERS.items()
         if name in model
     ]
+    training, register = "", ""
     if command := command_to_train(model):
-        training = f"To train a table with these numbers:\n\n```sh\n{command}\n```"
-    else:
-        training = "(No recipe of `qlearning.py` is trained with such numbers.)"
-    needed, register = "", ""
+        training = f"To train it once more:\n\n```sh\n{command}\n```\n\n"
     if not qlearning.known_game(env):
-        needed = ", and the game's own code"
-        register = "# First import what registers the game.\n"
+        register = "# First import the author's own code, which registers the game.\n"
     text = CARD.format(
         metadata=metadata(model, score, repo_id, old_card).to_yaml(),
         game=game_name(model),
@@ -1202,7 +1155,6 @@ def model_card(
         scores=score_lines(model, env, score),
         numbers="\n".join(rows),
         training=training,
-        needed=needed,
         register=register,
         load="load_from_hub" if repo_id else "load_model",
         source=repo_id or "q-learning.pkl",
@@ -1227,22 +1179,16 @@ def metadata(
         metric_value=score,  # the leaderboard splits it at the +/-
     )
     our_tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
-    old = old_card.data if old_card else hf.ModelCardData()
     # All that the owner has added stays: a licence, a language, tags of their own.
-    kept = old.to_dict()
-    for rewritten in "model-index", "model_name", "pipeline_tag":
-        kept.pop(rewritten, None)
+    data = old_card.data if old_card else hf.ModelCardData()
     # A tag may be the name of the game of an old score: that is not the owner's.
-    old_games = [old_result.dataset_name for old_result in old.eval_results or []]
-    old_tags = kept.pop("tags", None) or []
-    own_tags = [tag for tag in old_tags if tag not in our_tags + old_games]
-    return hf.ModelCardData(
-        tags=our_tags + own_tags,
-        pipeline_tag="reinforcement-learning",
-        model_name=repo_id.split("/")[-1] if repo_id else f"q-{game}",
-        eval_results=[result],
-        **kept,
-    )
+    old_games = [old_result.dataset_name for old_result in data.eval_results or []]
+    own_tags = [tag for tag in data.tags or [] if tag not in our_tags + old_games]
+    data.tags = our_tags + own_tags
+    data.pipeline_tag = "reinforcement-learning"
+    data.model_name = repo_id.split("/")[-1] if repo_id else f"q-{game}"
+    data.eval_results = [result]
+    return data
 
 
 def score_lines(model: Model, env: Env, score: str) -> str:
@@ -1258,38 +1204,24 @@ def score_lines(model: Model, env: Env, score: str) -> str:
 
 
 def command_to_train(model: Model) -> str:
-    """The shortest command that trains with the model's numbers, or nothing.
+    """The shortest command that makes the model again, or nothing.
 
     (Nothing if no recipe is of its game, or if an option would have to say None.)
     """
-    commands = []
     game = model["env_id"], game_arguments(model)
+    # What a model of the course leaves out is as for the lake.
+    numbers = qlearning.LAKE | model
+    commands = []
     for recipe_name, recipe in qlearning.RECIPES.items():
         if game != (recipe["env_id"], recipe["env_kwargs"]):
             continue
-        words = ["python hub_utils.py package", recipe_name]
-        changed = changed_numbers(model, recipe)
-        for name, value in changed.items():
-            words += [qlearning.option(name), str(value)]
-        if None not in changed.values():
-            commands.append(" ".join(words))
+        command = f"python hub_utils.py package {recipe_name}"
+        for name in HYPERPARAMETERS:
+            if numbers[name] != recipe[name]:
+                command += f" {qlearning.option(name)} {numbers[name]}"
+        if "None" not in command:
+            commands.append(command)
     return min(commands, key=len, default="")
-
-
-def changed_numbers(model: Model, recipe: Model) -> dict[str, Any]:
-    """The model's numbers for `train` that are not those of the recipe.
-
-    None stands for a number that the model does not have.
-    """
-    # What a model of the course means where it says nothing
-    unsaid = {"initial_value": 0.0, "seed": recipe["seed"]}
-    changed = {}
-    for name in HYPERPARAMETERS:
-        value = model.get(name, unsaid.get(name))
-        # (How many episodes to evaluate is no number for `train`.)
-        if name != "n_eval_episodes" and value != recipe[name]:
-            changed[name] = value
-    return changed
 
 
 def card_in(folder: Path) -> Any:
@@ -1299,7 +1231,7 @@ def card_in(folder: Path) -> Any:
         return None
     try:
         return hf.ModelCard(path.read_text("utf-8-sig"), ignore_metadata_errors=True)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from None
 
 
@@ -1312,25 +1244,23 @@ def owners_words(card: Any) -> str:
     return str(words if mark else f"\n\n{card.text.strip()}\n")
 
 
-def card_to_keep(local_card: Any, hub_card: Any, model: Model) -> Any:
+def card_to_keep(folder: Path, hub_card: Any, model: Model) -> Any:
     """The card whose words and metadata stay in the new one.
 
     That is the Hub's card; without one the folder's, if it is of this game; else none.
-    ValueError if the folder's card would get lost by this: it has words that the Hub's
-    does not have, or none at all and was not written by `package_model`.
+    ValueError if something of the folder's card would get lost by this.
     """
-    if local_card is None:
+    card = card_in(folder)
+    if card is None:
         return hub_card
-    if hub_card is None and game_name(model) in (local_card.data.tags or []):
-        return local_card
-    words = owners_words(local_card).strip()
-    is_safe = (
-        words in owners_words(hub_card) if words else OWNER_MARK in local_card.text
+    if hub_card is None and game_name(model) in (card.data.tags or []):
+        return card
+    is_ours = OWNER_MARK in card.text
+    if is_ours and owners_words(card).strip() in owners_words(hub_card):
+        return hub_card
+    raise ValueError(
+        "the README.md in this folder would get lost, or words in it: take another folder"
     )
-    if not is_safe:
-        text = "the README.md in this folder would get lost, or words in it"
-        raise ValueError(f"{text}: take another folder")
-    return hub_card
 
 
 # ------------------ Push and load: the Hub --------------------------------------------
@@ -1428,14 +1358,11 @@ def load_from_hub(
     Without a connection it is the copy of an earlier download, if there is one.
     """
     api = hf.HfApi(token=token)
-    try:
-        with hub_errors(repo_id):
-            url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
-            size = api.get_hf_file_metadata(url=url).size or 0
-    except ConnectionError:  # below, the client looks for an earlier download
-        size = 0
-    if size > MAX_BYTES:
-        raise ValueError(f"{filename} of {repo_id} is too large for a Q-learning model")
+    # Without a connection the client looks, below, for an earlier download.
+    with contextlib.suppress(ConnectionError), hub_errors(repo_id):
+        url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+        if (api.get_hf_file_metadata(url=url).size or 0) > MAX_BYTES:
+            raise ValueError(f"{filename} of {repo_id} is larger than a Q-table can be")
     with hub_errors(repo_id):
         file = api.hf_hub_download(repo_id, filename)
     return load_model(file)
@@ -1449,13 +1376,12 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     except errors.LocalTokenNotFoundError:
         text = "there is no token: run `hf auth login`, in a notebook notebook_login()"
         raise PermissionError(text) from None
-    except errors.RepositoryNotFoundError:
-        raise FileNotFoundError(f"no {repo_id} on the Hub, for your token") from None
     # This one is an EntryNotFoundError as well, so it comes before it.
     except errors.LocalEntryNotFoundError:
         raise ConnectionError(NO_CONNECTION) from None
-    except errors.EntryNotFoundError:
-        raise FileNotFoundError(f"{repo_id} has no such file") from None
+    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError):
+        text = f"no {repo_id} on the Hub, for your token, or no such file in it"
+        raise FileNotFoundError(text) from None
     except CLIENT_ERRORS as error:
         hub_answered = getattr(error, "response", None) is not None
         disk_failed = getattr(error, "errno", None) is not None
@@ -1466,8 +1392,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 # ------------------ The command line --------------------------------------------------
 # What `load` plays and proves at most, whatever a model claims
-MOST_STEPS, MOST_EPISODES, MOST_STATES = 1_000, 1_000, 1_000
-MOST_IN_ALL = 200_000  # steps of all episodes together
+MOST_STEPS, MOST_EPISODES, MOST_STATES = 1_000, 200, 1_000
 
 
 def load_anywhere(source: str) -> Model:
@@ -1483,34 +1408,22 @@ def show_model(model: Model) -> None:
     """Print what a model plays and how well, in seconds whatever it claims."""
     env = make_env_from_model(model)
     # What a model of the course lacks, such as an initial value, is as for the lake.
-    claimed = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
-    shown = claimed | capped_counts(env, claimed)
-    if shown != claimed:
-        episodes, steps = shown["n_eval_episodes"], shown["max_steps"]
-        print(f"note: {episodes} episodes of at most {steps} steps", file=sys.stderr)
+    shown = qlearning.LAKE | {"env_kwargs": game_arguments(model)} | model
+    if shown["max_steps"] > MOST_STEPS or shown["n_eval_episodes"] > MOST_EPISODES:
+        shown["max_steps"] = min(shown["max_steps"], MOST_STEPS)
+        shown["n_eval_episodes"] = min(shown["n_eval_episodes"], MOST_EPISODES)
+        text = f"at most {MOST_EPISODES} episodes of {MOST_STEPS} steps are played"
+        print(f"note: {text}", file=sys.stderr)
     if len(str(shown["env_kwargs"])) > 300:  # from here on they are only printed
         shown["env_kwargs"] = short(shown["env_kwargs"])
     qlearning.show_world(env, shown)
     qlearning.show_agent(env, shown, proof=len(shown["qtable"]) <= MOST_STATES)
 
 
-def capped_counts(env: Env, model: Model) -> dict[str, int]:
-    """How many steps and episodes `load` plays: what the model claims, or less."""
-    steps = min(qlearning.step_limit(env, model["max_steps"]), MOST_STEPS)
-    episodes = min(model["n_eval_episodes"], MOST_EPISODES, MOST_IN_ALL // steps)
-    if model["eval_seed"]:  # there is one seed for each episode
-        episodes = min(episodes, len(model["eval_seed"]))
-    return {"max_steps": steps, "n_eval_episodes": episodes}
-
-
 def record(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and film or draw what it has learned, or film the training."""
     path = Path(args.file).expanduser()
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: take the name of a file")
     if args.learning:
-        if args.show_episode != 1:
-            raise ValueError("--learning films the training, and no episode of it")
         print(record_learning(recipe, path, args.fps))
         return
     env = filmed_game(recipe)
@@ -1540,24 +1453,30 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{path}")
 
 
+def train_to_package(
+    args: argparse.Namespace, recipe: Model, hub_card: Any = None
+) -> tuple[Model, Env]:
+    """A recipe's model and game, trained once it is sure that they can be packaged."""
+    env = filmed_game(recipe)
+    folder = Path(args.folder).expanduser()
+    check_film(folder / "replay.mp4", args.fps, env)
+    check_writable(folder)
+    card_to_keep(folder, hub_card, recipe)
+    return recipe | {"qtable": qlearning.learn(env, recipe)}, env
+
+
 def package(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and build all that a push would upload."""
-    folder = Path(args.folder).expanduser()
-    env = filmed_game(recipe)
-    check_package(recipe, env, folder, args.fps, hub_card=None)  # for its errors
-    model = recipe | {"qtable": qlearning.learn(env, recipe)}
-    print(package_model(model, env, folder, args.fps))
+    model, env = train_to_package(args, recipe)
+    print(package_model(model, env, args.folder, args.fps))
 
 
 def push(args: argparse.Namespace, recipe: Model) -> None:
     """Train a recipe, and upload it to the Hugging Face Hub."""
-    folder = Path(args.folder).expanduser()
-    env = filmed_game(recipe)
     # To fail early; push_to_hub looks again, for the last commit of that moment.
     _, hub_card = fetch_repo(hf.HfApi(), args.repo_id, args.private)
-    check_package(recipe, env, folder, args.fps, hub_card)
-    model = recipe | {"qtable": qlearning.learn(env, recipe)}
-    push_to_hub(args.repo_id, model, env, args.fps, folder, private=args.private)
+    model, env = train_to_package(args, recipe, hub_card)
+    push_to_hub(args.repo_id, model, env, args.fps, args.folder, private=args.private)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
