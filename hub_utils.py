@@ -1417,7 +1417,9 @@ def show_model(model: Model) -> None:
     if len(str(shown["env_kwargs"])) > 300:  # from here on they are only printed
         shown["env_kwargs"] = short(shown["env_kwargs"])
     qlearning.show_world(env, shown)
-    qlearning.show_agent(env, shown, proof=len(shown["qtable"]) <= MOST_STATES)
+    qlearning.show_agent(env, shown)
+    if len(shown["qtable"]) <= MOST_STATES:  # of a large game it would take minutes
+        qlearning.show_proof(env, shown)
 
 
 def record(args: argparse.Namespace, recipe: Model) -> None:

@@ -400,13 +400,11 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     """
     game = game_of(env)
     n_states, n_actions = table_size(env)
-    # A passenger who may change the destination: Gymnasium leaves that out of P.
-    usable = not getattr(game, "fickle_passenger", False)
     P, starts = None, []
     try:
         P = game.P
         starts = [float(p) for p in game.initial_state_distrib]
-        usable = usable and len(starts) == n_states
+        usable = len(starts) == n_states
         for state in range(n_states):
             for action in range(n_actions):
                 for _, new_state, _, _ in P[state][action]:
@@ -653,10 +651,8 @@ def action_names(env: Env) -> list[str]:
     if not names:
         return [f"action{action}" for action in range(n_actions)]
     if len(names) != n_actions:
-        raise ValueError(
-            f"{len(names)} action_names, but there are {n_actions} actions"
-        )
-    return [str(name) for name in names]
+        raise ValueError(f"{len(names)} action_names for {n_actions} actions")
+    return list(names)
 
 
 def state_name(env: Env, state: int) -> str:
@@ -677,34 +673,25 @@ def letters_of(game: Env) -> list[str]:
     return [b"".join(row).decode() for row in game.desc.tolist()]
 
 
-def all_rows(env: Env) -> list[str]:
-    """The rows of a game's map, however large; an empty list if it has none."""
-    game = game_of(env)
-    if known_game(env) == "cliff":
-        return ["F" * 12] * 3 + ["S" + "C" * 10 + "G"]
-    if known_game(env) == "lake":
-        return letters_of(game)
-    own_rows = getattr(game, "map_rows", None) or []
-    if isinstance(own_rows, str):
-        raise ValueError('map_rows must be a list of rows, as ["SFF", "FFG"]')
-    return ["".join(row) for row in own_rows]
-
-
 def map_of(env: Env) -> list[str]:
     """The rows of a map, a letter for each state; your own game may have `map_rows`.
 
-    An empty list if there is no map, or one with over 13 rows or columns. ValueError if
-    your own rows differ in length, or do not have a letter for each state.
+    An empty list if there is no map, or one with over 13 rows or columns.
     """
-    rows = all_rows(env)
+    if known_game(env) == "lake":
+        rows = letters_of(game_of(env))
+    elif known_game(env) == "cliff":
+        rows = ["F" * 12] * 3 + ["S" + "C" * 10 + "G"]
+    else:
+        rows = list(getattr(game_of(env), "map_rows", []))
     if not rows or len(rows) > 13 or len(rows[0]) > 13:  # none, or too large to print
         return []
-    if any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError("the rows of map_rows are not of one length")
-    n_letters, n_states = len("".join(rows)), table_size(env)[0]
-    if n_letters != n_states:
-        text = f"map_rows has {n_letters} letters, and the game {n_states} states"
-        raise ValueError(f"{text}: it needs a letter for each state")
+    n_states = table_size(env)[0]
+    if any(len(row) * len(rows) != n_states for row in rows):
+        raise ValueError(
+            f"map_rows must be rows of one length, with a letter for each of the "
+            f"{n_states} states"
+        )
     return rows
 
 
@@ -718,9 +705,10 @@ def draw_map(rows: list[str], texts: dict[int, str]) -> str:
     columns, width = len(rows[0]), place_width(rows)
     lines = []
     for y, row in enumerate(rows):
-        states = range(y * columns, (y + 1) * columns)
-        cells = [texts.get(state, letter) for state, letter in zip(states, row)]
-        lines.append("".join(cell.rjust(width) for cell in cells))
+        line = ""
+        for x, letter in enumerate(row):
+            line += texts.get(y * columns + x, letter).rjust(width)
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -733,22 +721,19 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     """The map with V(s) = max Q(s,a), behind an arrow for the greedy action if wanted.
 
     `arrows` are four signs, for LEFT, DOWN, RIGHT and UP, or none. ValueError for a game
-    without a map.
+    without a map (of at most 13 x 13).
     """
     rows, names, texts = map_of(env), action_names(env), {}
     if not rows:
-        text = "no map (or a large one, or only that of a game inside a wrapper)"
-        raise ValueError(f"this game has {text}: show_table prints its Q-table")
-    directions = ["LEFT", "DOWN", "RIGHT", "UP"]  # in the order of the arrows
+        raise ValueError("this game has no map to draw: show_table prints its Q-table")
+    arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))  # maybe empty
     room = place_width(rows) - 2  # for the number, less a blank and an arrow
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
         if is_known(model, row):
             name = names[argmax(row)].upper()
-            direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
-            texts[state] = shortened(max(row), room)
-            if arrows and direction in directions:
-                texts[state] = arrows[directions.index(direction)] + texts[state]
+            arrow = arrow_of.get(COMPASS.get(name, name), "")  # WEST is LEFT, and so on
+            texts[state] = arrow + shortened(max(row), room)
         elif letter not in "HCWG":  # holes, cliff, walls and goal: nobody acts there
             texts[state] = "."
     return draw_map(rows, texts)
@@ -796,7 +781,9 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     show_first_lessons(env, recipe, first_episodes)
     if known_game(env) == "lake" and map_of(env):
         show_spreading(env, recipe, first_episodes)
-    show_agent(env, recipe | {"qtable": Qtable}, episode)
+    model = recipe | {"qtable": Qtable}
+    show_agent(env, model, episode)
+    show_proof(env, model)
     n_steps = sum(steps for _, _, steps, _ in history)
     print(f"\n{n_steps:,} environment steps in {seconds:.1f} seconds.")
     print("Next: another game (see --list) or other numbers (see --help).")
@@ -853,13 +840,14 @@ def lake_rules(env: Env) -> tuple[list[float], bool]:
     """The rewards that a lake can give, and whether a step may slip."""
     P, _ = rules(env)
     rewards, is_slippery = set(), False
-    for state, letter in enumerate("".join(all_rows(env))):
-        if letter in "HG":  # an end: no step begins here
-            continue
+    for state in range(len(P)):
         for outcomes in P[state].values():
-            for probability, _, reward, _ in outcomes:
+            for probability, new_state, reward, terminated in outcomes:
+                if terminated and new_state == state:  # an end: no step begins here
+                    continue
                 rewards.add(reward)
-                is_slippery = is_slippery or probability < 1
+                if probability < 1:
+                    is_slippery = True
     return sorted(rewards), is_slippery
 
 
@@ -896,18 +884,14 @@ def bar_length(score: float, best: float) -> int:
 
 
 class Update(NamedTuple):
-    """One update of the Q-table, with all its numbers."""
+    """One update of the Q-table: of which step, and with which numbers."""
 
     episode: int
+    step: Step
     alpha: float
-    state: int
-    action: int
-    reward: float
-    new_state: int
-    terminated: bool
     next_value: float  # max Q(s',a'), or 0 after an end
-    old: float
-    new: float
+    old: float  # Q(s,a) before the update
+    new: float  # and after it
 
 
 def replayed_updates(
@@ -921,23 +905,13 @@ def replayed_updates(
     low, high = final_alpha(recipe), recipe["learning_rate"]
     for episode, steps in enumerate(episodes):
         alpha = exponential_decay(episode, low, high, decay_rate)
-        for state, action, reward, new_state, terminated in steps:
+        for step in steps:
+            state, action, reward, new_state, terminated = step
             old = Qtable[state][action]
             next_value = 0.0 if terminated else max(Qtable[new_state])
             numbers = {"learning_rate": alpha, "gamma": gamma, "terminated": terminated}
-            td_update(Qtable, state, action, reward, new_state, **numbers)
-            yield Update(
-                episode=episode,
-                alpha=alpha,
-                state=state,
-                action=action,
-                reward=reward,
-                new_state=new_state,
-                terminated=terminated,
-                next_value=next_value,
-                old=old,
-                new=Qtable[state][action],
-            )
+            new = td_update(Qtable, state, action, reward, new_state, **numbers)
+            yield Update(episode, step, alpha, next_value, old, new)
 
 
 def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
@@ -945,32 +919,35 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     print("\nFIRST LESSONS: Q(s,a) = Q + alpha * (r + gamma * max Q(s',a') - Q)")
     gamma, start = recipe["gamma"], recipe["initial_value"]
     Qtable = initialize_q_table(*table_size(env), start)
-    lesson = 1
-    for update in replayed_updates(recipe, Qtable, episodes):
-        if update.new == update.old:  # nothing changes
-            continue
-        if lesson == 1:
+    updates = replayed_updates(recipe, Qtable, episodes)
+    for update in updates:
+        if update.new != update.old:
             show_arithmetic(env, gamma, update, "the first value that changes")
-            lesson = 2
-        elif update.next_value not in (0, start):  # something is known of s'
+            break
+    for update in updates:  # it goes on where the first loop stopped
+        # A best value that is neither 0 nor the start's was learned.
+        if update.new != update.old and update.next_value not in (0, start):
             show_arithmetic(env, gamma, update, "the first built on a learned value")
-            name, value = state_name(env, update.new_state), update.next_value
+            _, _, _, new_state, _ = update.step
+            name, value = state_name(env, new_state), update.next_value
             print(f"  where {value:.4g} was the best value of s', state {name}")
             break
 
 
-def show_arithmetic(env: Env, gamma: float, u: Update, lesson: str) -> None:
+def show_arithmetic(env: Env, gamma: float, update: Update, lesson: str) -> None:
     """Print one update with its numbers."""
 
     def text(value: float) -> str:
         return f"({value:.4g})" if value < 0 else f"{value:.4g}"
 
-    print(f"\nEpisode {u.episode + 1}, state {state_name(env, u.state)}, {lesson}:")
-    name = action_names(env)[u.action]
-    target = f"{u.reward:g} + {gamma:g} * {text(u.next_value)}"
-    change = f"{u.alpha:.4g} * ({target} - {text(u.old)})"
-    print(f"  Q({u.state}, {name}) = {u.old:.4g} + {change} = {u.new:.4g}")
-    if u.terminated:
+    episode, step, alpha, next_value, old, new = update
+    state, action, reward, _, terminated = step
+    print(f"\nEpisode {episode + 1}, state {state_name(env, state)}, {lesson}:")
+    target = f"{reward:g} + {gamma:g} * {text(next_value)}"
+    change = f"{alpha:.4g} * ({target} - {text(old)})"
+    name = action_names(env)[action]
+    print(f"  Q({state}, {name}) = {old:.4g} + {change} = {new:.4g}")
+    if terminated:
         print("  where the game is over: the future counts as 0")
 
 
@@ -980,7 +957,8 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
     Qtable, goals = initialize_q_table(*table_size(env), recipe["initial_value"]), 0
     # The updates are made one by one as the loop asks: Qtable is as it was just then.
     for update in replayed_updates(recipe, Qtable, episodes):
-        if not (update.terminated and update.reward > 0):  # the goal was not reached
+        _, _, reward, _, terminated = update.step
+        if not (terminated and reward > 0):  # the goal was not reached
             continue
         goals += 1
         if goals in (1, 3, 10, 30):
@@ -989,11 +967,10 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
 
 
 # ------------------ The story goes on: what the agent has learned ---------------------
-def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) -> None:
-    """Print what an agent has learned: table, policy, an episode, score and proof.
+def show_agent(env: Env, model: Recipe, episode: int = 1) -> None:
+    """Print what an agent has learned: its table and policy, an episode, the score.
 
-    `episode` says which one of those that are scored is told, from 1. Without `proof`
-    it is left out: of a large game it would take minutes.
+    `episode` says which one of those that are scored is told, from 1.
     """
     Qtable, seed = model["qtable"], evaluation_seeds(model)[episode - 1]
     first_state, _ = env.reset(seed=seed)
@@ -1015,15 +992,6 @@ def show_agent(env: Env, model: Recipe, episode: int = 1, proof: bool = True) ->
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}")
     if known_game(env) == "taxi":
         print(f"mean - std = {mean - std:.2f} (4.5 or more passes the course)")
-    if not proof:
-        return
-    print("\nTHE PROOF: beside the exact table, solved from the game's own rules")
-    try:
-        found = compare(env, model)
-    except ValueError as error:
-        print(textwrap.fill(f"There is no exact table: {error}.", 79))
-    else:
-        show_proof(env, model, found)
 
 
 def show_table(env: Env, model: Recipe, states: Sequence[int]) -> None:
@@ -1083,12 +1051,10 @@ def show_step(env: Env, model: Recipe, i: int, step: Step) -> None:
     expected = Qtable[state][action]
     next_value = 0.0 if terminated else max(Qtable[new_state])
     target = reward + model["gamma"] * next_value
-    error = number(round(target, 4) - round(expected, 4))  # of the printed numbers
-    if not error.startswith("-"):
-        error = f"+{error}"
+    error = round(target, 4) - round(expected, 4)  # of the printed numbers
     name, action_name = state_name(env, state)[:19], action_names(env)[action][:8]
     print(f"{i:>4} {name:<19} {action_name:<8}{reward:>8g}", end="")
-    print(f"{number(expected):>9}{number(target):>10}{error:>10}")
+    print(f"{number(expected):>9}{number(target):>10}{error:>+10.4f}")
 
 
 def show_route(env: Env, steps: list[Step]) -> None:
@@ -1111,18 +1077,15 @@ def show_route(env: Env, steps: list[Step]) -> None:
 
 def how_it_ended(env: Env, steps: list[Step]) -> str:
     """The end of an episode in words."""
-    *_, new_state, terminated = steps[-1]
-    falls = sum(reward == -100 for _, _, reward, _, _ in steps)
-    if known_game(env) == "cliff" and falls:
-        end = "ended" if terminated else "was cut short"
-        return f"and {falls} fall{'s' if falls > 1 else ''} it {end}"
+    _, _, _, new_state, terminated = steps[-1]
     if not terminated:
         return "it was cut short"
     if known_game(env) == "taxi":
         return "the passenger has arrived"
+    rows = map_of(env)
+    letter = "".join(rows)[new_state] if rows else ""
     ends = {"G": "the goal is reached", "H": "it fell into a hole"}
-    letters = "".join(all_rows(env))
-    return ends.get(letters[new_state], "it ended") if letters else "it ended"
+    return ends.get(letter, "it ended")
 
 
 # ------------------ The proof: the learned table beside the exact one -----------------
@@ -1135,15 +1098,16 @@ class Comparison(NamedTuple):
     known: list[int]  # the states whose row has changed
     gaps: list[float]  # how far each cell of these rows is from the exact one
     wrong: list[int]  # the states among them whose greedy action is not a best one
-    kept: list[bool]  # whether each cell of an end is as at the start: it must be
+    end_values: list[float]  # the cells of the ends, in which nobody acts
     exact_mean_std: tuple[float, float]  # of the exact table, in the sampled episodes
     agent_score: float  # the expected score of this table's greedy policy
     exact_table_score: float  # the expected score of the exact table's
     best_score: float  # the expected score of the best possible play
 
 
-def ends_after(P: Any, states: list[int]) -> set[int]:
+def ends_after(env: Env, states: list[int]) -> set[int]:
     """The states in which one step from these states can end the game."""
+    P, _ = rules(env)
     ends = set()
     for state in states:
         for action in range(len(P[state])):
@@ -1155,10 +1119,10 @@ def ends_after(P: Any, states: list[int]) -> set[int]:
 
 def compare(env: Env, model: Recipe) -> Comparison:
     """A table beside the exact one; ValueError if there is none."""
-    Qtable, exact = model["qtable"], value_iteration(env, model["gamma"])
-    start, max_steps = model.get("initial_value", 0.0), model["max_steps"]
+    Qtable, max_steps = model["qtable"], model["max_steps"]
+    exact = value_iteration(env, model["gamma"])
     known = [state for state, row in enumerate(Qtable) if is_known(model, row)]
-    gaps, wrong = [], []
+    gaps, wrong, end_values = [], [], []
     for state in known:
         for action, value in enumerate(Qtable[state]):
             gaps.append(abs(value - exact[state][action]))
@@ -1166,14 +1130,13 @@ def compare(env: Env, model: Recipe) -> Comparison:
         if exact[state][action] < max(exact[state]) - 1e-9:
             wrong.append(state)
 
-    P, _ = rules(env)
-    # Nothing is ever updated in an end: if it has changed, the code is wrong.
-    ends = ends_after(P, known)
+    for state in ends_after(env, known):
+        end_values.extend(Qtable[state])
     return Comparison(
         known=known,
         gaps=gaps,
         wrong=wrong,
-        kept=[value == start for state in ends for value in Qtable[state]],
+        end_values=end_values,
         exact_mean_std=evaluate_model(env, model | {"qtable": exact}),
         agent_score=exact_score(env, max_steps, Qtable),
         exact_table_score=exact_score(env, max_steps, exact),
@@ -1181,44 +1144,39 @@ def compare(env: Env, model: Recipe) -> Comparison:
     )
 
 
-def verdict(env: Env, model: Recipe, found: Comparison) -> str:
-    """What the numbers of a comparison mean, in words."""
+def verdict(env: Env, found: Comparison) -> str:
+    """What the numbers of a comparison mean, in one sentence."""
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
-
     missing = found.exact_table_score - found.agent_score
-    if missing > 1e-9:  # it plays worse than the exact table
-        where = "where it learned nothing"
-        if found.wrong:
-            states = ", ".join(state_name(env, state) for state in found.wrong[:3])
-            where = f"in states such as {states}"
-        return (
-            f"The agent scores {missing:.4f} less than the exact table, {where}. Some "
-            "actions were tried too rarely: learn for longer, or explore more."
-        )
-
+    if missing > 1e-9:
+        less = f"The agent scores {missing:.4f} less than the exact table"
+        if not found.wrong:
+            return f"{less}, where it learned nothing."
+        states = ", ".join(state_name(env, state) for state in found.wrong[:3])
+        return f"{less}, in states such as {states}."
     if max(found.gaps) < EXACT:
-        praise = "All that was learned is exact."
-    else:
-        praise = (
-            "The agent plays as well as the exact table. Not all of its values are "
-            "exact: some actions are rarely tried, or luck has not averaged out."
-        )
-    if found.agent_score > found.best_score - 1e-9:
-        return f"{praise} No play can score more."
-    gamma, n_steps = model["gamma"], step_limit(env, model["max_steps"])
+        return "All that was learned is exact."
     return (
-        f"{praise} The exact table is for gamma={gamma:g} and endless time; the score "
-        f"counts no gamma and ends after {n_steps} steps, so other play can score more."
+        "The agent plays as well as the exact table, though not all values are exact."
     )
 
 
-def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
-    """Print the numbers of a comparison, and the verdict."""
+def show_proof(env: Env, model: Recipe) -> None:
+    """Print a table's comparison with the exact one, and the verdict."""
+    print("\nTHE PROOF: beside the exact table, solved from the game's own rules")
+    try:
+        found = compare(env, model)
+    except ValueError as error:
+        print(textwrap.fill(f"There is no exact table: {error}.", 79))
+        return
     n_known = len(found.known)
     n_right = n_known - len(found.wrong)
     n_cells = len(found.gaps)
     n_exact = sum(gap < EXACT for gap in found.gaps)
+    start = model.get("initial_value", 0.0)
+    n_ends = len(found.end_values)
+    n_kept = found.end_values.count(start)  # if some are not, the code is wrong
     mean, std = found.exact_mean_std
     n_steps = step_limit(env, model["max_steps"])
     print(f"States whose row has changed: {n_known} of {len(model['qtable'])}")
@@ -1226,20 +1184,16 @@ def show_proof(env: Env, model: Recipe, found: Comparison) -> None:
     if n_exact < n_cells:
         gap = statistics.fmean(found.gaps)
         print(f"Mean distance of these Q-values from the exact ones: {gap:.4f}")
-    n_kept = f"{sum(found.kept)} of {len(found.kept)}"
-    print(f"Q-values of ends, which must stay as at the start: {n_kept}")
+    print(f"Q-values of ends, which must stay as at the start: {n_kept} of {n_ends}")
     print(f"States where the greedy action is a best one: {n_right} of {n_known}")
     print(f"Mean_reward of the exact table, same episodes: {mean:.2f} +/- {std:.2f}")
     print(f"Expected score from all starts in {n_steps} steps, by the rules:")
-    scores = f"agent {found.agent_score:.4f}, exact table {found.exact_table_score:.4f}"
-    print(f"  {scores}, best possible play {found.best_score:.4f}")
-    print(textwrap.fill(f"VERDICT: {verdict(env, model, found)}", 79))
-    is_exact = n_cells > 0 and n_exact == n_cells
-    if is_exact and model.get("initial_value", 0.0) == 0:
-        print(
-            "Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot"
-        )
-        print("`terminated` would give the same table; from 1 it would not.")
+    print(f"  agent {found.agent_score:.4f}, exact table {found.exact_table_score:.4f}")
+    print(f"  best possible play (it may count the steps left) {found.best_score:.4f}")
+    print(textwrap.fill(f"VERDICT: {verdict(env, found)}", 79))
+    if n_cells > 0 and n_exact == n_cells and start == 0:
+        text = "Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot"
+        print(f"{text}\n`terminated` would give the same table; from 1 it would not.")
 
 
 # ------------------ The command line --------------------------------------------------
@@ -1315,23 +1269,14 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        discard_output()
+        # At exit Python would try once more to print the rest: send it to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
         first_line = str(error).strip().partition("\n")[0]
         print(f"error: {first_line}", file=sys.stderr)
         return 1
     return 0
-
-
-def discard_output() -> None:
-    """Send what is still to be printed to nowhere.
-
-    At exit Python would try once more to write it, and complain. (From Python's own
-    documentation.)
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

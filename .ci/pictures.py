@@ -42,9 +42,10 @@ def draw_spreading():
     )
     table, tried = qlearning.initialize_q_table(16, 4), set()
     for update in qlearning.replayed_updates(recipe, table, steps):
-        tried.add((update.state, update.action))
-        goals += update.reward > 0
-        if update.reward > 0 and goals in (1, 3, 10, 30):
+        state, action, reward, _, _ = update.step
+        tried.add((state, action))
+        goals += reward > 0
+        if reward > 0 and goals in (1, 3, 10, 30):
             values = hub_utils.shown_values(env, table, 0, tried)
             text = f"goal reached {goals}x, episode {update.episode + 1}"
             images.append(
