@@ -1286,12 +1286,10 @@ def test_what_cannot_be_filmed_is_said_and_an_older_film_stays(
     assert (tmp_path / name).read_bytes() == b"old"
 
 
-def test_a_broken_encoder_leaves_the_older_film(tmp_path, camera, learned, monkeypatch):
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)  # which is no encoder
+def test_a_film_that_was_cut_short_leaves_the_older_one(
+    tmp_path, camera, learned, monkeypatch
+):
     (tmp_path / "a.mp4").write_bytes(b"old")
-    with pytest.raises((OSError, RuntimeError, IndexError)):  # whatever imageio says
-        record_video(camera, learned, tmp_path / "a.mp4")
-    monkeypatch.undo()
     monkeypatch.setattr(imageio_ffmpeg, "count_frames_and_secs", lambda _: (6, 1.0))
     with pytest.raises(RuntimeError, match="ffmpeg wrote 6 of 7 frames"):
         record_video(camera, learned, tmp_path / "a.mp4")
@@ -1384,34 +1382,31 @@ def test_arrows_mark_the_greedy_actions(lake, learned):
 
 @pytest.fixture
 def written(monkeypatch):
-    """All that is written into pictures: (text, share of the width that it takes)."""
-    texts = []
+    """The texts that are written into a picture, and their colors."""
+    texts = {}
 
     def write(image, text, center, size, color=INK, background=None):
-        width = hub_utils.font(size).size(text)[0] / image.get_width()
-        texts.append((text, width))
+        texts[text] = color
 
     monkeypatch.setattr(hub_utils, "write", write)
     return texts
 
 
-@pytest.mark.parametrize("value", [0.95, -12.57, -112.13])
-def test_numbers_fit_into_their_triangles(value, written):
-    cliff = game("cliffwalking")  # its actions: 0 is UP, 3 is LEFT
-    table = edited(initialize_q_table(48, 4, -1), (13, 0, value), (13, 3, value))
-    draw_values(cliff, table)
-    numbers = {text: width for text, width in written if re.match(r"-?\d", text)}
-    assert all(width < 0.3 for width in numbers.values())
-    rounded = {f"{value:.{decimals}f}" for decimals in (2, 1, 0)}
-    assert rounded & numbers.keys(), "the value is among them"
+def test_large_numbers_have_fewer_decimals(written):
+    table = initialize_q_table(48, 4)
+    table[13], table[14] = [-12.57, 0.95, 0.0, 0.0], [-112.13, 0.0, 0.0, 0.0]
+    draw_values(game("cliffwalking"), table)
+    assert {"-12.6", "0.95", "-112", "0"} <= written.keys()
+    assert written["-112"] == INK, "dark on a pale shade"
 
 
 def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
     table = edited(initialize_q_table(16, 4, 1.0), (14, LEFT, 0.9))
     picture = draw_values(lake, table, initial_value=1.0)
     assert at(picture, 2, 3, *SEEN[RIGHT]) == PAPER, "never tried"
-    assert at(picture, 2, 3, *SEEN[LEFT]) != PAPER, "tried"
-    assert {text for text, _ in written if text} == {*"SGH", "0.90"}
+    assert at(picture, 2, 3, *SEEN[LEFT]) == DARKEST
+    assert {text for text in written if text} == {*"SGH", "0.90"}
+    assert written["0.90"] == hub_utils.WHITE, "on the darkest shade"
 
 
 def test_the_map_of_the_cliff():
@@ -1452,27 +1447,21 @@ def test_without_a_map_there_are_bars(row):
     assert tuple(worst[170]) == PALEST and tuple(worst[190]) == PAPER
 
 
-def test_by_default_the_first_learned_state_is_drawn():
-    taxi = game("taxi")
-    exact = value_iteration(taxi, 0.95)
-    for state in range(500):
-        _, _, passenger, destination = taxi.unwrapped.decode(state)
-        if passenger == destination:  # it has arrived: nothing is to be learned
-            exact[state] = [0.0] * 6
-    expected = draw_values(taxi, exact, state=1)  # in state 0 it is at R, to R
-    assert distance(draw_values(taxi, exact), expected) == 0
+@pytest.mark.parametrize(("known", "framed"), [([2, 3], 2), ([], 0)])
+def test_by_default_the_first_learned_state_is_framed(lake, known, framed):
+    table = edited(initialize_q_table(16, 4), *[(s, LEFT, 1.0) for s in known])
+    assert at(draw_values(lake, table), framed, 0, 0.5, 0.01) == ORANGE
 
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
-    path = record_video(camera, learned, tmp_path / "a.mp4", values=True)
+    table = edited(learned, *[(3, action, 0.0) for action in range(4)])
+    path = record_video(camera, table, tmp_path / "a.mp4", values=True)
     film = frames_of(path)
     assert len(film) == 7 and film[0].shape == (480, 480 + 12 + 480, 3)
     for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
         x, y = 492 + state % 4 * 120 + 60, state // 4 * 120 + 1
         assert distance(frame[y, x], ORANGE) < 40, "the state of the moment is framed"
-    unknown = initialize_q_table(16, 4)
-    path = record_video(camera, unknown, tmp_path / "b.mp4", values=True, max_steps=1)
-    assert distance(frames_of(path)[0][60, 492 + 100], PAPER) < 10, "and nothing else"
+        assert distance(frame[42, 492 + 3 * 120 + 102], PAPER) < 10, "3 was never tried"
 
 
 # ------------------ Film the learning itself ------------------------------------------
@@ -1507,18 +1496,17 @@ def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
 
 
 def test_a_film_of_learning_has_at_most_60_pictures(tmp_path, monkeypatch):
-    scales, tried, draw = set(), [], hub_utils.draw
+    drawn, draw = [], hub_utils.draw
 
-    def watched_draw(env, values):
-        scales.add((values.low, values.high))
-        tried.append(len(values.tried))
+    def draw_and_keep(env, values):
+        drawn.append(values)
         return draw(env, values)
 
-    monkeypatch.setattr(hub_utils, "draw", watched_draw)
+    monkeypatch.setattr(hub_utils, "draw", draw_and_keep)
     film = frames_of(record_learning(SHORT_LAKE, tmp_path / "a.mp4"))
     assert len(film) == 60 and film[0].shape == (480 + 2 * 40 + 110, 972, 3)
-    assert scales == {(0.0, 1.0)}, "one scale for all"
-    assert tried == sorted(tried) and tried[0] < tried[-1] == 44
+    assert {(values.low, values.high) for values in drawn} == {(0, 1)}, "one scale"
+    assert len(drawn[0].tried) < len(drawn[-1].tried) == 44
 
 
 def test_pictures_are_close_together_at_first_and_reach_the_end():
@@ -1554,29 +1542,21 @@ def with_table(**changes):
     return pickle.dumps({"env_id": "x", "qtable": [[1.0]]} | changes)
 
 
-def with_shape(*shape):
-    """The pickle of a NumPy array of 2 x 2 that says it has another shape."""
-    make, arguments, (version, _, *rest) = array(2, 2).__reduce__()
-    return pickle.dumps(Call(make, arguments, (version, shape, *rest)))
-
-
+ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
 DEEP = json.loads('{"a":' * 10 + "0" + "}" * 10)
 TENS = 0
 for _ in range(7):
     TENS = [TENS] * 10  # in the end 10 ** 7 numbers
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
-    ("protocol 0", b"cos\nmkdir\n(Vowned\ntR.", "it would import 'os.mkdir'"),
-    ("INST", b"(Vowned\nios\nmkdir\n.", "a model needs no UNICODE"),
+    ("INST", b"(X\5\0\0\0ownedios\nmkdir\n.", "a model needs no INST"),
     ("protocol 4", pickle.dumps(MKDIR, 4), "it would import '(posix|nt).mkdir'"),
     ("in a model", with_table(gamma=MKDIR), "it would import '(posix|nt).mkdir'"),
 ]
 REFUSED = [
     # what no model needs
-    ("an extension", b"\x80\x04\x82\x01.", "a model needs no EXT1"),
-    ("another of NumPy's", b"\x80\x04cnumpy\nload\n.", "it would import 'numpy.load'"),
+    ("protocol 0", pickle.dumps({"env_id": "x"}, 0), "protocols 2 to 5 are read"),
     ("an odd call", b"\x80\x04cnumpy\ndtype\n)R.", "it would call 'numpy dtype'"),
-    ("a set", with_table(qtable={1.0}), "a model needs no EMPTY_SET"),
     ("nan", with_table(gamma=math.nan), "a model needs nothing like nan"),
     ("a huge number", with_table(qtable=[[10**400]]), "too large to convert to float"),
     ("other keys", pickle.dumps({1: 2}), "a dictionary with keys that are no texts"),
@@ -1585,32 +1565,27 @@ REFUSED = [
     ("no name", with_table(env_id=5), "a dictionary with env_id and qtable"),
     ("no table", with_table(qtable=None), "'NoneType' object is not iterable"),
     ("a text in it", with_table(qtable=[["1"]]), "its qtable is not a list of rows of num"),
-    ("no arguments", with_table(env_kwargs=[]), r"its env_kwargs cannot be \[\]"),
     ("a text", with_table(max_steps="9"), "its max_steps cannot be '9'"),
     ("no steps", with_table(max_steps=0), f"{COUNTS} 100 and 0"),
     ("gamma", with_table(gamma=1.5), "its gamma must be from 0 to 1, not 1.5"),
     ("a seed", with_table(eval_seed=[-1]), "its eval_seed is no list of whole numbers"),
     ("few seeds", with_table(eval_seed=[1]), "its eval_seed has only 1 seeds"),
     # no pickle, or not the whole of one
-    ("nothing", b"", "no pickle, or one that was cut off"),
-    ("a web page", b"<!doctype html>", "no pickle, or one that was cut off"),
     ("cut off", with_table()[:-9], "no pickle, or one that was cut off"),
     ("Git LFS", b"version https://git-lfs.github.com\n", "a Git LFS pointer, not the file"),
     ("an empty stack", b"\x80\x04a.", "pop from empty list"),
     ("told to None", b"\x80\x04N}b.", "has no attribute 'state'"),
-    ("an odd dtype", pickle.dumps(array(2, 2)).replace(b"f8", b"f0"), "numbers of the kind 'f0' are not read"),
+    ("an odd dtype", ARRAY.replace(b"f8", b"f0"), "numbers of the kind 'f0' are not read"),
+    ("a wrong shape", ARRAY.replace(b"K\2K\2", b"K\3K\2"), "an array that is no table"),
+    ("a negative one", ARRAY.replace(b"K\2K\2", b"J\xfe\xff\xff\xff" * 2), "an array that is no table"),
+    ("3 dimensions", pickle.dumps(array(2, 2)[None]), "an array that is no table"),
     # work without an end
     ("10 ** 7 numbers", pickle.dumps(TENS), "more values, or deeper nested"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
-    ("a long key", with_table(env_kwargs={"x" * 600_000: 1}), "more values, or deeper"),
-    ("deep", with_table(qtable=[[[[[[[[[[0]]]]]]]]]]), "more values, or deeper nested"),
-    ("deep in texts", with_table(env_kwargs=DEEP), "more values, or deeper nested"),
+    ("deep", with_table(env_kwargs=DEEP), "more values, or deeper nested"),
     ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
     ("a key of 2 ** 100", b"\x80\x04)" + b"q\0h\0\x86" * 100 + b"q\1}h\1Ns.", "keys that"),
     ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + b"q\0h\0\x86" * 100 + b"Rs.", "index out of"),
-    ("a negative shape", with_shape(-2, -2), "an array that is no table"),
-    ("a shape of texts", with_shape("ab", 2**30), "an array that is no table"),
-    ("more than there is", b"\x80\x04\x96" + b"\xff" * 6 + b"\0\0.", "bytes"),
     ("long", b"\x80\x04" + b"N" * 700_000 + b".", "more than 600,000 instructions"),
     ("large", b"N" * 5_000_001 + b".", "more than 5,000,000 bytes"),
 ]  # fmt: skip
@@ -1650,7 +1625,7 @@ def test_arrays_of_all_kinds_are_read_as_numpy_wrote_them(protocol):
         numbers[:] = [[0, 1], [2, 3], [4, 5]]
         numbers = numbers.astype(order + kind)
         by_columns = numbers.T  # a view: NumPy writes it column by column
-        for value in numbers, by_columns, numbers[0], numbers[2, 1], numbers.copy("F"):
+        for value in numbers, by_columns, numbers[0], numbers[2, 1]:
             data = pickle.dumps(value, protocol)
             if protocol < 4:
                 old = data.replace(b"numpy._core", b"numpy.core")
@@ -1704,8 +1679,8 @@ class Corridor(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
-    def __init__(self, size=5, cost=1, config=None, render_mode=None):
-        self.render_mode, self.size, self.cost = render_mode, size, cost or 0
+    def __init__(self, size=5, config=None, render_mode=None):
+        self.render_mode, self.size = render_mode, size
         self.observation_space = gym.spaces.Discrete(size)
         self.action_space = gym.spaces.Discrete(2)
 
@@ -1716,86 +1691,16 @@ class Corridor(gym.Env):
 
     def step(self, action):
         self.s = max(0, self.s + (1 if action == 1 else -1))
-        return self.s, -float(self.cost), self.s == self.size - 1, False, {}
+        return self.s, -1.0, self.s == self.size - 1, False, {}
 
     def render(self):
         return gym.spaces.Box(self.s, self.s, (16, 16, 3), "uint8").sample()
 
 
-def costly_corridor(**arguments):
-    """Another entry point: a function, with a wrapper in it."""
-    return gym.wrappers.TransformReward(
-        Corridor(**arguments), lambda reward: 2 * reward
-    )
-
-
 gym.register("Short-v0", Corridor, max_episode_steps=50)
 gym.register("Longer-v0", Corridor, max_episode_steps=50, kwargs={"size": 7})
-gym.register("Costly-v0", costly_corridor, max_episode_steps=50)
-
-
-class Turned(gym.ActionWrapper):
-    """A lake where every action is another one."""
-
-    def action(self, action):
-        return (action + 1) % 4
-
-
-class Generous(gym.Wrapper):
-    """A lake where every step is worth 1."""
-
-    def step(self, action):
-        new_state, _, terminated, truncated, info = self.env.step(action)
-        return new_state, 1.0, terminated, truncated, info
-
-
 LAKE_ID, DESC = "FrozenLake-v1", ["SFF", "FHF", "FFG"]
 LETTERS = [[*row] for row in DESC]
-RETURNS = [  # env_id, arguments, and those that the model has once it is packaged
-    (LAKE_ID, {"map_name": "8x8"}, {"map_name": "8x8"}),
-    (
-        LAKE_ID,
-        {"desc": DESC, "is_slippery": False},
-        {"desc": LETTERS, "is_slippery": False},
-    ),
-    (LAKE_ID, {"desc": LETTERS, "map_name": "8x8"}, {"desc": LETTERS}),
-    (LAKE_ID, {"desc": make_env(LAKE_ID, desc=DESC).unwrapped.desc}, {"desc": LETTERS}),
-    (LAKE_ID, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
-    (LAKE_ID, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
-    (LAKE_ID, {"map_name": None}, None),  # drawn at random
-    ("Taxi-v3", {}, {}),
-    ("CliffWalking-v1", {}, {}),
-    ("Short-v0", {}, {}),
-    ("Short-v0", {"size": 6}, {"size": 6}),
-    ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
-    ("Short-v0", {"cost": None}, {"cost": None}),
-    ("Longer-v0", {}, {"size": 7}),
-    ("Costly-v0", {}, {}),
-]
-
-
-def model_of(env, env_id, **changes):
-    """A model that was trained a little in this environment, as the course has it."""
-    recipe = RECIPES["frozenlake"] | {"n_training_episodes": 30, "n_eval_episodes": 3}
-    recipe |= {"max_steps": 60, "gamma": 0.9}
-    Qtable = learn(env, recipe)
-    del recipe["env_kwargs"]
-    return recipe | {"env_id": env_id, "qtable": Qtable} | changes
-
-
-@pytest.mark.parametrize(("env_id", "arguments", "says"), RETURNS)
-def test_what_is_packaged_loads_back_with_the_published_score(
-    tmp_path, env_id, arguments, says
-):
-    env = make_env(env_id, render_mode="rgb_array", **arguments)
-    model = model_of(env, env_id)
-    loaded = load_model(package_model(model, env, tmp_path))
-    results = json.loads((tmp_path / "results.json").read_text())
-    published = results["mean_reward"], results["std_reward"]
-    assert says is None or loaded["env_kwargs"] == says
-    assert qlearning.evaluate_model(make_env_from_model(loaded), loaded) == published
-    assert published == qlearning.evaluate_model(env, model)
-    assert "env_kwargs" not in model, "the caller's dictionary is as it was"
 
 
 def made(env_id=LAKE_ID, **arguments):
@@ -1803,37 +1708,60 @@ def made(env_id=LAKE_ID, **arguments):
     return make_env(env_id, render_mode="rgb_array", **arguments)
 
 
-OTHERS = "the one that others make from this model .* under an env_id of its own"
-NOT_GYM = "the environment was made as no registered game, the model is for Froz"
+RETURNS = [  # env_id, arguments, and those that the model has once it is packaged
+    (LAKE_ID, {"map_name": "8x8"}, {"map_name": "8x8"}),
+    (LAKE_ID, {"desc": DESC, "map_name": "8x8"}, {"desc": LETTERS}),
+    (LAKE_ID, {"desc": make_env(LAKE_ID, desc=DESC).unwrapped.desc}, {"desc": LETTERS}),
+    (LAKE_ID, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
+    (LAKE_ID, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
+    (LAKE_ID, {"map_name": None}, None),  # drawn at random
+    ("CliffWalking-v1", {}, {}),
+    ("Short-v0", {"size": 6}, {"size": 6}),
+    ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
+    ("Longer-v0", {}, {"size": 7}),
+]
+
+
+@pytest.mark.parametrize(("env_id", "arguments", "says"), RETURNS)
+def test_what_is_packaged_loads_back_with_the_published_score(
+    tmp_path, env_id, arguments, says
+):
+    env = made(env_id, **arguments)
+    # The recipe says another map, and no ice: the environment knows better.
+    recipe = RECIPES["frozenlake"] | {"n_training_episodes": 30, "n_eval_episodes": 3}
+    model = recipe | {"env_id": env_id, "qtable": learn(env, recipe)}
+    loaded = load_model(package_model(model, env, tmp_path))
+    results = json.loads((tmp_path / "results.json").read_text())
+    published = results["mean_reward"], results["std_reward"]
+    assert says is None or loaded["env_kwargs"] == says
+    assert qlearning.evaluate_model(make_env_from_model(loaded), loaded) == published
+    assert published == qlearning.evaluate_model(env, model)
+
+
 LAKE_TABLE = value_iteration(game("frozenlake"), 0.95)
-BACKWARDS = LAKE_TABLE[::-1]  # the best play where the states count backwards
-SHIFTED = [row[1:] + row[:1] for row in LAKE_TABLE]  # where action 0 is action 1
 CORRIDOR = {"env_id": "Short-v0", "qtable": [[0.0, 1.0]] * 5}
 DRY = made(is_slippery=False)
+GENEROUS = gym.wrappers.TransformReward(DRY, lambda reward: 1.0)
+BACKWARDS = LAKE_TABLE[::-1]  # the best play where the states count backwards
+TURNED = gym.wrappers.TransformAction(
+    DRY, lambda action: (action + 1) % 4, DRY.action_space
+)
+SHIFTED = [row[1:] + row[:1] for row in LAKE_TABLE]  # the best play in that one
+OTHERS = "the one that others make from this model 0.00"
 NOT_PACKAGED = [  # the game, what its model says, and why it is refused
     # a wrapper makes it another game
-    (Generous(DRY), {}, r"gives 6.00 \+/- 0.00, " + OTHERS),
+    (GENEROUS, {}, r"your environment gives 6.00 \+/- 0.00, the one that others make"),
     (Renumbered(DRY), {"qtable": BACKWARDS}, OTHERS),
-    (Turned(DRY), {"qtable": SHIFTED}, OTHERS),
-    (
-        ByRows(DRY),
-        {"qtable": LAKE_TABLE[:4]},
-        "others cannot use this model: .* env_id of its own",
-    ),
+    (TURNED, {"qtable": SHIFTED}, OTHERS),
+    (ByRows(DRY), {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
     # the model is about another one
     (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID}, the model"),
-    (Generous(DRY), {"env_id": "Mine-v0"}, "the environment was made as FrozenL"),
-    (made("Short-v0"), CORRIDOR | {"qtable": LAKE_TABLE}, "a Q-table of 5 x 2"),
-    (Corridor(5), {"qtable": [[1.0, 0]] * 5}, NOT_GYM),
-    (object(), {}, NOT_GYM),
+    (DRY, CORRIDOR | {"env_id": LAKE_ID}, "this environment needs a Q-table of 16 x 4"),
+    (Corridor(), CORRIDOR, "was made as no registered game, the model is for Short-v0"),
     # something is missing, or cannot be published
     (DRY, {"gamma": None}, "its gamma cannot be None"),
     (DRY, {"eval_seed": [1]}, "its eval_seed has only 1 seeds"),
-    (
-        made("Short-v0", config={"f": len}),
-        CORRIDOR,
-        "cannot publish the argument config",
-    ),
+    (made("Short-v0", config=len), CORRIDOR, "cannot publish the argument config"),
 ]
 
 
@@ -1847,19 +1775,12 @@ def test_what_would_not_load_back_is_refused_in_a_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_environment_says_which_game_it_is(tmp_path, camera, model):
-    model["env_kwargs"] = {"map_name": "8x8"}
-    loaded = load_model(package_model(model, camera, tmp_path))
-    assert loaded["env_kwargs"] == {"map_name": "4x4", "is_slippery": False}
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"env_id": "os:Game-v0"}, "this Gymnasium has no game 'os:Game-v0'"),
         ({"env_kwargs": {"desc": ["SFFF"] * 5}}, "its map is larger than its table"),
         ({"env_kwargs": {"desc": 5}}, "cannot be made with {'desc': 5} for this model"),
-        ({"env_kwargs": {"render_mode": "human"}}, "cannot be made with"),
         ({"env_kwargs": {"map_name": "8x8"}}, "for this model: .* Q-table of 64 x 4"),
     ],
 )
@@ -1945,13 +1866,10 @@ def test_the_film_shows_the_first_scored_episode(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "command"),
     [
-        ({}, "frozenlake"),
-        ({"seed": 3, "learning_rate": 0.5}, "frozenlake --learning-rate 0.5 --seed 3"),
-        ({"n_training_episodes": 500}, "frozenlake --episodes 500"),
         ({"n_eval_episodes": 5}, "frozenlake --eval-episodes 5"),
+        ({"seed": 3, "n_training_episodes": 9}, "frozenlake --episodes 9 --seed 3"),
         (RECIPES["taxi-exact"], "taxi-exact"),
         ({"env_kwargs": {"map_name": "5x5"}}, None),
-        ({"env_id": "Own-v0"}, None),
         ({"seed": None}, None),
     ],
 )
@@ -2006,7 +1924,6 @@ def test_a_card_without_the_mark_is_kept_below_it(tmp_path, camera, model):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("# My project\n", "would get lost, or words in it: take another folder"),
         ("---\ntags: [Taxi-v3]\n---\nMy taxi.\n", "would get lost, or words in it"),
         ("---\nlicense: mit\n---\n", "would get lost, or words in it"),
         ("---\ntags: [\n---\n", "README.md cannot be read"),
@@ -2027,16 +1944,6 @@ def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         package_model(model | {"seed": 5}, camera, folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_links_in_a_folder_are_not_followed(tmp_path, camera, model):
-    folder, outside = tmp_path / "a", tmp_path / "outside"
-    folder.mkdir()
-    outside.write_text("mine")
-    (folder / "params.json").symlink_to(outside)
-    package_model(model, camera, folder)
-    assert outside.read_text() == "mine" and not (folder / "params.json").is_symlink()
 
 
 # ------------------ The Hub on loopback -----------------------------------------------
@@ -2073,7 +1980,7 @@ class Hub(ThreadingHTTPServer):
 
     def commit(self, repo, files):
         """Add a commit, to a new repo if need be; its id comes back."""
-        commits = self.repos.setdefault(repo, [{".gitattributes": b""}])
+        commits = self.repos.setdefault(repo, [{}])
         commits.append(commits[-1] | files)
         return self.find(repo)[0]
 
@@ -2083,49 +1990,43 @@ class Hub(ThreadingHTTPServer):
         number = len(commits) if revision == "main" else int(revision)
         return f"{number:040}", commits[number - 1]
 
-    def check_writer(self, token, repo):
-        if not token:
-            raise Refused(401)
-        if TOKENS[token] != "write" or not repo.startswith(("ann/", "club/")):
-            raise Refused(403)
-
-    def answer(self, method, parts, body, token, headers):
+    def answer(self, method, path, body, token, headers):
         """What is answered to a request: bytes, or what travels as JSON."""
         if token and token not in TOKENS:
             raise Refused(401)
-        if parts[0] == "large":
-            self.large_files[parts[1]] = body
-            return b""
-        # One line of JSON; the lines of a commit are many.
-        asked, *lines = [json.loads(line) for line in body.splitlines()] or [{}]
-        match method, *parts:
-            case "GET", "api", "whoami-v2" if token:
+        if method == "POST" and TOKENS.get(token) != "write":
+            raise Refused(403)
+        match path.split("/"):
+            case ["large", oid]:
+                self.large_files[oid] = body
+                return b""
+            case ["api", "whoami-v2"] if token:
                 user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
                 return user | {"auth": {"accessToken": {"role": TOKENS[token]}}}
-            case "POST", "api", "validate-yaml":
-                hf.ModelCard(asked["content"])  # raises for what is no metadata
+            case ["api", "validate-yaml"]:
+                hf.ModelCard(json.loads(body)["content"])  # raises for no metadata
                 return {"errors": [], "warnings": []}
-            case "POST", "api", "repos", "create":
+            case ["api", "repos", "create"]:
+                asked = json.loads(body)
                 repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
-                self.check_writer(token, repo)
-                self.repos[repo] = [{".gitattributes": b""}]
+                self.repos[repo] = [{}]
                 # Newer clients say visibility, older ones private.
                 if asked.get("private") or asked.get("visibility") == "private":
                     self.private.add(repo)
                 return {"url": f"{self.url}/{repo}"}
-            case (_, "api", "models", owner, name, *action) | (_, owner, name, *action):
+            case ["api", "models", owner, name, *action] | [owner, name, *action]:
                 repo = f"{owner}/{name.removesuffix('.git')}"
             case _:
                 raise Refused(404)
         if repo not in self.repos or (repo in self.private and not token):
             raise Refused(404 if token else 401, "RepoNotFound")
-        if method == "POST":
-            self.check_writer(token, repo)
-        return self.answer_about(repo, action, asked, lines, headers)
+        return self.answer_about(repo, action, body, headers)
 
-    def answer_about(self, repo, action, asked, lines, headers):
+    def answer_about(self, repo, action, body, headers):
         """What is answered about a repo that may be seen."""
         commit_id, files = self.find(repo)
+        # One line of JSON, or none; the lines of a commit are many.
+        asked, *lines = [json.loads(line) for line in body.splitlines()] or [{}]
         match action:
             case [] | ["revision", _]:
                 about = {"id": repo, "sha": commit_id, "private": repo in self.private}
@@ -2177,9 +2078,7 @@ class HubHandler(BaseHTTPRequestHandler):
             for pattern, happen in hub.failures.items():
                 if re.match(pattern, request):
                     happen()
-            content = hub.answer(
-                self.command, path[1:].split("/"), body, token, headers
-            )
+            content = hub.answer(self.command, path[1:], body, token, headers)
         except Refused as refused:
             status, headers["X-Error-Code"] = refused.status, refused.code
         if not isinstance(content, bytes):
@@ -2247,7 +2146,7 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
     assert capsys.readouterr().out == told
     _, commit = hub.repos["ann/lake"]
     here = {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
-    assert commit == here | {".gitattributes": b""}
+    assert commit == here
     large = [commit[name] for name in FILES if name.endswith(LARGE)]
     assert {*hub.large_files.values()} == {*large}
     assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
@@ -2259,7 +2158,9 @@ def test_message_privacy_and_organization(hub, push):
     push("club/lake", commit_message="better", private=True)
     assert hub.private == {"club/lake"} and hub.messages == ["better"]
     push("club/lake", {"seed": 5}, private=True)
+    (hub.home / "token").unlink()
     push(token="hf_write", private=False)
+    (hub.home / "token").write_text("hf_write")
     for repo_id, private in ("ann/lake", True), ("club/lake", False):
         with pytest.raises(ValueError, match=f"{repo_id} is .*: change that in its"):
             push(repo_id, private=private)
@@ -2269,26 +2170,25 @@ def test_message_privacy_and_organization(hub, push):
 def test_what_is_written_on_the_website_stays(hub, push, tmp_path):
     push()
     text = hub.find("ann/lake")[1]["README.md"].decode().rstrip("\n")
-    on_website = {"README.md": f"{text}{WORDS}".encode()}
-    hub.commit("ann/lake", on_website)
+    hub.commit("ann/lake", {"README.md": f"{text}{WORDS}".encode()})
+    push(changes={"seed": 4})  # here is the card without the words,
+    push(changes={"seed": 5})  # now with them,
     shutil.rmtree(tmp_path / "hub")
-    push(changes={"seed": 5})
+    push(changes={"seed": 6})  # and now none
     text = hub.find("ann/lake")[1]["README.md"].decode()
-    assert text.endswith(hub_utils.OWNER_MARK + WORDS) and "| seed | 5 |" in text
+    assert text.endswith(hub_utils.OWNER_MARK + WORDS) and "| seed | 6 |" in text
 
 
-def test_a_card_here_with_more_words_or_of_another_game_stays(hub, push, tmp_path):
+def test_words_that_are_only_here_are_not_lost_for_those_on_the_hub(
+    hub, push, tmp_path
+):
     push()
     card = tmp_path / "hub" / "README.md"
     text = card.read_text("utf-8").rstrip("\n") + WORDS
-    hub.commit("ann/lake", {"README.md": text.encode()})
-    other_game = text.replace("- FrozenLake-v1-4x4-no_slippery", "- Taxi-v3")
-    for repo_id, words in ("ann/lake", text + "And more.\n"), ("ann/new", other_game):
-        card.write_text(words, "utf-8")
-        with pytest.raises(ValueError, match="would get lost, or words in it"):
-            push(repo_id)
-        assert card.read_text("utf-8") == words
-    assert len(hub.repos["ann/lake"]) == 3 and "ann/new" not in hub.repos
+    card.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match="would get lost, or words in it"):
+        push()
+    assert card.read_text("utf-8") == text and len(hub.messages) == 1
 
 
 def test_what_is_pushed_by_somebody_else_meanwhile_is_not_overwritten(hub, push):
@@ -2299,10 +2199,8 @@ def test_what_is_pushed_by_somebody_else_meanwhile_is_not_overwritten(hub, push)
     assert hub.messages == ["Upload a Q-learning agent"]
 
 
-NOT_YOURS = "it must begin with ann/ or club/"
 CANNOT_BE_PUSHED = [
-    ("hf_write", "bob/lake", f"you cannot push to bob/lake: {NOT_YOURS}"),
-    ("hf_write", "lake", f"you cannot push to lake: {NOT_YOURS}"),
+    ("hf_write", "bob/lake", "bob/lake: it must begin with ann/ or club/"),
     ("hf_read", "ann/lake", "your token can only read: make one with the write role"),
     ("", "ann/lake", "there is no token: run `hf auth login`, in a notebook"),
     ("hf_old", "ann/lake", "[Ii]nvalid (user token|credentials)|401"),
@@ -2328,29 +2226,26 @@ NOT_SEEN = "no ann/lake on the Hub, for your token"
 @pytest.mark.parametrize(
     ("request_", "answer", "sentence"),
     [
-        ("GET .*/api/models/ann/lake", (500,), "500"),
-        ("GET .*/api/models/ann/lake", (403,), "403"),
+        ("GET .*/ann/lake", Refused(403), "403"),
         # What is said of a private repo to a token that may not see it
-        ("GET .*/api/models/ann/lake", (401, "RepoNotFound"), "for your token"),
-        ("HEAD .*README.md", (500,), "no connection"),  # so the client takes it
-        ("POST .*/create", (403,), "403"),
-        ("POST .*/commit", (500,), "500"),
+        ("GET .*/ann/lake", Refused(401, "RepoNotFound"), "for your token"),
+        ("HEAD .*README.md", Refused(500), "no connection"),  # so the client takes it
+        ("POST .*/commit", Refused(500), "500"),
     ],
 )
 def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
     hub, push, request_, answer, sentence
 ):
-    if "create" not in request_:
-        hub.commit("ann/lake", {"README.md": b"---\ntags: [x]\n---\nWords.\n"})
-    before = {repo: len(commits) for repo, commits in hub.repos.items()}
+    hub.commit("ann/lake", {"README.md": b"---\ntags: [x]\n---\nWords.\n"})
+    before = hub.repos["ann/lake"].copy()
 
     def refuse():
-        raise Refused(*answer)
+        raise answer
 
     hub.failures[request_] = refuse
     with pytest.raises(OSError, match=sentence):
         push()
-    assert {repo: len(commits) for repo, commits in hub.repos.items()} == before
+    assert hub.repos == {"ann/lake": before}
 
 
 def test_loading_what_is_not_there_or_too_large(hub):
@@ -2427,15 +2322,11 @@ NO_FILE = "error: .* is no file, and no NAME/REPO on the Hub"
     ("arguments", "code", "sentence"),
     [
         ("record frozenlake a.avi", 1, "error: a film is a file that ends in .mp4"),
-        ("record frozenlake a.gif --fps 0", 1, "error: fps must be from 0.01 to 100"),
         ("record frozenlake file/a.gif", 1, "error: .*file"),
         ("record frozenlake .", 1, "error: a film is a file that ends in .mp4 or .gif"),
-        ("record frozenlake a.gif --learn", 2, "unrecognized arguments: --learn"),
-        ("record frozenlake", 2, "the following arguments are required: file"),
         ("record frozenlake a.png --learning", 1, "error: a film is a file that ends"),
         ("package taxi --folder file", 1, "error: .*file"),
         ("package taxi --folder .", 1, "error: .* would get lost, or words in it"),
-        ("package taxi --gamma 7", 2, "gamma must be from 0 to 1, not 7.0"),
         ("push taxi", 2, "the following arguments are required: --repo-id"),
         ("load nothing", 1, NO_FILE),
         ("load ./no/file", 1, NO_FILE),
