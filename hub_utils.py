@@ -178,14 +178,14 @@ def draw_values(
 def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int]]:
     """The pairs of state and action that were tried, as far as a table can tell.
 
-    A cell that is no longer as at the start was tried. In a table that starts at 0 a cell
-    may be 0 because it was learned (a step into a hole), so there all of a row counts as
-    soon as one of its cells has changed.
+    A cell that has left its initial value was tried. But 0 can be a learned value as well
+    (a step into a hole): so if all began at 0, a row counts whole once a cell has changed.
     """
     tried = set()
     for state, row in enumerate(Qtable):
+        counts_whole = initial_value == 0 and any(row)
         for action, q in enumerate(row):
-            if q != initial_value or (initial_value == 0 and any(row)):
+            if counts_whole or q != initial_value:
                 tried.add((state, action))
     return tried
 
@@ -195,17 +195,17 @@ def shown_values(
 ) -> Values:
     """What a picture shows: the rows of the map, or of this state alone, and its shades.
 
-    On a map the shades compare states: from the lowest V(s), or 0 if that is lower, to the
-    highest. Bars compare the actions of one state. What was never tried does not count.
+    The shades go from the lowest value, or 0 if that is lower, to the highest: of the V(s)
+    on a map, else of the actions of this state. What was never tried does not count.
     """
-    states = shown_states(env, state)
-    rows = {s: Qtable[s] for s in states}
+    rows = {s: Qtable[s] for s in shown_states(env, state)}
     compared: list[float] = []
     for s, row in rows.items():
-        known = [q for action, q in enumerate(row) if (s, action) in tried]
-        if known and len(states) > 1:
-            known = [max(known)]  # V(s)
-        compared += known
+        learned = [q for action, q in enumerate(row) if (s, action) in tried]
+        if len(rows) == 1:
+            compared = learned
+        elif learned:
+            compared.append(max(learned))  # V(s)
     low, high = min([0.0, *compared]), max(compared, default=0.0)
     return Values(state, rows, tried, low, high)
 
@@ -231,7 +231,7 @@ def shown_states(env: Env, state: int) -> list[int]:
 # number say Q(s,a), a small arrow marks the greedy action. A triangle that was never
 # tried has neither shade nor number.
 MOVES = {"LEFT": (-1, 0), "RIGHT": (1, 0), "UP": (0, -1), "DOWN": (0, 1)}  # (x, y)
-MOVES |= {name: MOVES[same] for name, same in qlearning.COMPASS.items()}
+MOVES |= {west: MOVES[left] for west, left in qlearning.COMPASS.items()}
 Color = tuple[int, int, int]  # red, green and blue, from 0 to 255
 PAPER, INK = (252, 252, 249), (38, 42, 50)
 GREY, WHITE = (150, 152, 156), (255, 255, 255)
@@ -254,15 +254,15 @@ class Cell(NamedTuple):
 def draw(env: Env, values: Values) -> Surface:
     """The map with a row of the table in each place; bars for a game without a map."""
     names, rows = qlearning.action_names(env), map_rows(env)
+    if rows and qlearning.known_game(env) != "taxi":
+        return draw_map(values, names, rows, NO_CHOICE)
     about = f"state {qlearning.state_name(env, values.state)}"
-    if not rows:
-        image = draw_bars(values, names)
-    elif qlearning.known_game(env) == "taxi":
-        image = draw_map(values, names, rows, no_choice={})  # its G is a stop
+    if rows:
+        image = draw_map(values, names, rows, no_choice={})  # a taxi's G is a stop
         draw_walls(image, qlearning.game_of(env).desc)
         about += ";  p pickup, d dropoff"
     else:
-        return draw_map(values, names, rows, NO_CHOICE)
+        image = draw_bars(values, names)
     return stacked(image, line_of_text(about, 600))
 
 
@@ -281,7 +281,7 @@ def draw_map(
             write(square, letter, (0.5, 0.5), size // 2)
         else:
             draw_place(square, cells_of(values, state), names)
-            if letter not in "F.":
+            if letter not in "F.":  # not on plain ground
                 write(square, letter, (0.1, 0.12), size // 5, background=PAPER)
         color, thick = (ORANGE, 3) if state == values.state else (GREY, 1)
         pygame.draw.rect(square, color, square.get_rect(), thick)
@@ -378,11 +378,11 @@ def draw_box(image: Surface, cell: Cell, box: pygame.Rect) -> None:
 
 
 def draw_walls(image: Surface, desc: Any) -> None:
-    """The walls of a taxi's map."""
+    """The walls of a taxi's map, each a | between two places of |R: | : :G|."""
     size = image.get_width() // 5
     for y in range(5):
         for x in range(4):
-            if desc[y + 1, 2 * x + 2] == b"|":  # a sign follows each place
+            if desc[y + 1, 2 * x + 2] == b"|":  # right of place (x, y)
                 wall = (x + 1) * size - 3, y * size, 6, size
                 pygame.draw.rect(image, INK, wall)
 
@@ -537,7 +537,7 @@ def watch_learning(
                 first_tried.setdefault((state, action), episode)  # keeps the earliest
         V = [round(max(Qtable[s]), 2) for s in states]
         episodes_left = n_episodes - episode - 1
-        if V != last_V or episodes_left % twentieth == 0:
+        if V != last_V or episodes_left % twentieth == 0:  # 0 left: the last is kept
             rows = {s: list(Qtable[s]) for s in states}  # copies, as learning goes on
             snapshots.append(Snapshot(episode, epsilon, rows))
             last_V = V
@@ -601,8 +601,7 @@ def draw_curve(means: list[float], episode: int, width: int) -> Surface:
 # A pickle is a program for a small machine with a stack. Most of its instructions push a
 # number or a text, or gather what lies on the stack into a list or a dictionary. Two are
 # dangerous: GLOBAL imports any function, REDUCE calls it. `pickle.load` obeys, so the
-# file of somebody you do not know could delete yours. (An Unpickler with a `find_class`
-# of its own chooses what is imported, but it still calls.) Here is the same machine without
+# file of somebody you do not know could delete yours. Here is the same machine without
 # hands: an import pushes no more than a name, and instead of a call it pushes a note of
 # the call. Notes of NumPy's arrays become lists afterwards, all others are refused.
 # To look at such a program yourself: python -m pickletools -a q-learning.pkl
@@ -632,7 +631,7 @@ class Call:
 
 def text_key(key: Any) -> str:
     """The key of a dictionary, if it is a text."""
-    # Thousands of numbers can be chosen so that a dictionary becomes very slow.
+    # Thousands of numbers can be chosen to have one hash: very slow in a dictionary.
     if not isinstance(key, str):
         raise ValueError("a dictionary with keys that are no texts")
     return key
@@ -652,8 +651,7 @@ def read_pickle(data: bytes) -> Any:
     marks: list[int] = []  # how high the stack was when a list or dictionary began
     memo: dict[int, Any] = {}  # values to use again
 
-    def pop(count: int) -> list[Any]:
-        start = len(stack) - count
+    def pop_from(start: int) -> list[Any]:  # from -2: the two on top
         items = stack[start:]
         del stack[start:]
         return items
@@ -684,28 +682,28 @@ def read_pickle(data: bytes) -> Any:
             case "EMPTY_TUPLE" | "EMPTY_LIST":
                 stack.append([])
             case "TUPLE1":
-                stack.append(pop(1))
+                stack.append(pop_from(-1))
             case "TUPLE2":
-                stack.append(pop(2))
+                stack.append(pop_from(-2))
             case "TUPLE3":
-                stack.append(pop(3))
+                stack.append(pop_from(-3))
             case "MARK":
                 marks.append(len(stack))
             case "TUPLE":
-                stack.append(pop(len(stack) - marks.pop()))
+                stack.append(pop_from(marks.pop()))
             case "APPEND":
                 item = stack.pop()
                 stack[-1].append(item)
             case "APPENDS":
-                items = pop(len(stack) - marks.pop())
+                items = pop_from(marks.pop())
                 stack[-1].extend(items)
             case "EMPTY_DICT":
                 stack.append({})
             case "SETITEM":
-                key, item = pop(2)
+                key, item = pop_from(-2)
                 stack[-1][text_key(key)] = item
             case "SETITEMS":
-                items = pop(len(stack) - marks.pop())
+                items = pop_from(marks.pop())
                 for key, item in zip(items[::2], items[1::2]):
                     stack[-1][text_key(key)] = item
             # Values to use again
@@ -719,9 +717,9 @@ def read_pickle(data: bytes) -> Any:
             case "GLOBAL":
                 stack.append(allowed(argument))
             case "STACK_GLOBAL":
-                stack.append(allowed(" ".join(pop(2))))
+                stack.append(allowed(" ".join(pop_from(-2))))
             case "REDUCE":
-                function, arguments = pop(2)
+                function, arguments = pop_from(-2)
                 stack.append(Call(function, arguments))
             case "BUILD":
                 state = stack.pop()
@@ -733,8 +731,8 @@ def read_pickle(data: bytes) -> Any:
 # NumPy writes the array [[0.5, 1.0]] as two instructions, here with their arguments:
 #     REDUCE  _reconstruct(ndarray, (0,), b"b")              make an empty array, and
 #     BUILD   (1, (1, 2), dtype("f8"), False, b"...")        tell it what it is:
-# a version, 1 row x 2 columns, numbers of 8 bytes, not column by column, the 16 bytes.
-# In short, with row by row (False, "C") or column by column (True, "F"):
+# a version, the shape, the kind of number (floats of 8 bytes), whether the numbers come
+# column by column (True, "F") or row by row (False, "C"), and their 16 bytes. All forms:
 #     protocols 2 to 4:       REDUCE _reconstruct(...), BUILD (1, shape, dtype, False, bytes)
 #     protocol 5:             REDUCE _frombuffer(bytes, dtype, shape, "C")
 #     a single number:        REDUCE scalar(dtype, bytes)
@@ -814,7 +812,7 @@ def plain(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [copy(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {
+            return {  # the letters of the keys count, too
                 copy(text_key(key), depth): copy(item, depth + 1)
                 for key, item in value.items()
             }
@@ -850,13 +848,9 @@ def checked_model(anything: Any) -> Model:
     if not all(isinstance(q, (int, float)) for row in model["qtable"] for q in row):
         raise ValueError("its qtable is not a list of rows of numbers")
     kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
-    kinds |= {  # these cannot be None
-        "max_steps": int,
-        "n_eval_episodes": int,
-        "gamma": (int, float),
-        "eval_seed": list,
-        "env_kwargs": dict,
-    }
+    # An evaluation needs these three, so they cannot be None; the last two are no numbers.
+    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
+    kinds |= {"eval_seed": list, "env_kwargs": dict}
     # What a model of the course leaves out is as for the lake.
     said = qlearning.LAKE | model
     for name, kind in kinds.items():
@@ -868,7 +862,7 @@ def checked_model(anything: Any) -> Model:
     seeds = said["eval_seed"]
     if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ValueError("its eval_seed is no list of whole numbers from 0")
-    if 0 < len(seeds) < said["n_eval_episodes"]:
+    if 0 < len(seeds) < said["n_eval_episodes"]:  # without any they are 0, 1, 2, ...
         raise ValueError(f"its eval_seed has only {len(seeds)} seeds")
     model["qtable"] = [[float(q) for q in row] for row in model["qtable"]]
     return model
@@ -884,8 +878,8 @@ def save_model(model: Model, path: AnyPath) -> Path:
     return path
 
 
-# How reading a damaged pickle ends where none of our own ValueErrors is raised
-STUMBLES = (LookupError, TypeError, AttributeError, OverflowError, struct.error)
+# What reading a damaged pickle may raise, besides our own ValueErrors
+READING_ERRORS = (LookupError, TypeError, AttributeError, OverflowError, struct.error)
 
 
 def load_model(path: AnyPath) -> Model:
@@ -897,7 +891,7 @@ def load_model(path: AnyPath) -> Model:
         data = file.read(MAX_BYTES + 1)
     try:
         return model_in(data)
-    except (ValueError, *STUMBLES) as error:
+    except (ValueError, *READING_ERRORS) as error:
         text = f"{path} is not a Q-learning model: {one_line(error)}"
         raise ValueError(text) from None
 
@@ -914,13 +908,16 @@ def model_in(data: bytes) -> Model:
 
 
 # ------------------ Which game? -------------------------------------------------------
+# Where a model of the course has two arguments of its game, if at all
+COURSE_KEYS = {"map_name": "map_name", "is_slippery": "slippery"}
+
+
 def game_arguments(model: Model) -> dict[str, Any]:
     """The arguments to make the game of a model with."""
     if "env_kwargs" in model:
         return dict(model["env_kwargs"])
-    # A model of the course says no more than this, and not always.
-    course = {"map_name": model.get("map_name"), "is_slippery": model.get("slippery")}
-    return {name: value for name, value in course.items() if value is not None}
+    given = {name: model.get(key) for name, key in COURSE_KEYS.items()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
@@ -954,9 +951,9 @@ def env_arguments(env: Env) -> dict[str, Any]:
     given = dict(env.spec.kwargs)
     given.pop("render_mode", None)  # how a game is shown is no part of it
     if qlearning.known_game(env) == "lake":
-        own_map = given.pop("desc", None)
-        if own_map is not None or given.get("map_name") is None:
-            # A map of one's own, or one that was drawn by chance: its rows say which.
+        rows = given.pop("desc", None)
+        if rows is not None or given.get("map_name") is None:
+            # Rows of one's own, or with neither rows nor a name a map drawn by chance.
             given.pop("map_name", None)
             given["desc"] = env.unwrapped.desc
     limit = env.spec.max_episode_steps
@@ -978,24 +975,24 @@ def model_to_publish(model: Model, env: Env) -> Model:
     """The model, which now says how to make its game as `env` was made."""
     env_id, spec = model["env_id"], getattr(env, "spec", None)
     made_as = spec.id if spec else "no registered game"
-    if made_as not in (env_id, qlearning.OTHER_ID.get(env_id)):
+    renamed = qlearning.OTHER_ID.get(env_id)  # Taxi-v4 for Taxi-v3, say
+    if made_as not in (env_id, renamed):
         raise ValueError(
             f"the environment was made as {made_as}, the model is for {env_id}: {ADVICE}"
         )
     arguments = env_arguments(env)
     model = model | {"env_kwargs": arguments}
-    # And where the course's own code looks for two of them
-    for name, argument in ("map_name", "map_name"), ("slippery", "is_slippery"):
-        model.pop(name, None)
-        if argument in arguments:
-            model[name] = arguments[argument]
+    for name, key in COURSE_KEYS.items():  # for the course's own code
+        model.pop(key, None)
+        if name in arguments:
+            model[key] = arguments[name]
     return model
 
 
 def game_name(model: Model) -> str:
     """What the course's leaderboard calls a game: with its map, and `-no_slippery`.
 
-    Any other argument is in the name too, since it makes another game.
+    Any other argument is in the name too, and its value if that is a number.
     """
     name, arguments = model["env_id"], game_arguments(model)
     if "map_name" in arguments:
@@ -1179,7 +1176,7 @@ def metadata(
         metric_value=score,  # the leaderboard splits it at the +/-
     )
     our_tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
-    # All that the owner has added stays: a licence, a language, tags of their own.
+    # Changed in place, so that all else in it stays: a licence, a language, own tags.
     data = old_card.data if old_card else hf.ModelCardData()
     # A tag may be the name of the game of an old score: that is not the owner's.
     old_games = [old_result.dataset_name for old_result in data.eval_results or []]
@@ -1215,12 +1212,13 @@ def command_to_train(model: Model) -> str:
     for recipe_name, recipe in qlearning.RECIPES.items():
         if game != (recipe["env_id"], recipe["env_kwargs"]):
             continue
+        changed = [name for name in HYPERPARAMETERS if numbers[name] != recipe[name]]
+        if any(numbers[name] is None for name in changed):
+            continue
         command = f"python hub_utils.py package {recipe_name}"
-        for name in HYPERPARAMETERS:
-            if numbers[name] != recipe[name]:
-                command += f" {qlearning.option(name)} {numbers[name]}"
-        if "None" not in command:
-            commands.append(command)
+        for name in changed:
+            command += f" {qlearning.option(name)} {numbers[name]}"
+        commands.append(command)
     return min(commands, key=len, default="")
 
 
@@ -1255,8 +1253,9 @@ def card_to_keep(folder: Path, hub_card: Any, model: Model) -> Any:
         return hub_card
     if hub_card is None and game_name(model) in (card.data.tags or []):
         return card
-    is_ours = OWNER_MARK in card.text
-    if is_ours and owners_words(card).strip() in owners_words(hub_card):
+    # The new card replaces it: fine if we wrote it, and the Hub has the owner's words.
+    words_stay = owners_words(card).strip() in owners_words(hub_card)
+    if OWNER_MARK in card.text and words_stay:
         return hub_card
     raise ValueError(
         "the README.md in this folder would get lost, or words in it: take another folder"
@@ -1342,10 +1341,10 @@ def fetch_repo(
     return info.sha, card
 
 
-# When nobody answers, the client lets an error of the HTTP library below it through: of
-# requests in older versions (all of its errors are OSErrors), of httpx in newer ones (the
-# base of HfHubHTTPError). So neither has to be imported here. A failing disk is an OSError
-# too: hub_errors tells it from these by its errno.
+# When nobody answers, the client lets an error of its HTTP library through. In older
+# versions that is requests, whose errors are all OSErrors; in newer ones httpx, whose base
+# error is a base class of HfHubHTTPError: so it is found without an import of httpx.
+# A failing disk is an OSError too: hub_errors tells it from these by its errno.
 CLIENT_ERRORS: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
@@ -1358,7 +1357,7 @@ def load_from_hub(
     Without a connection it is the copy of an earlier download, if there is one.
     """
     api = hf.HfApi(token=token)
-    # Without a connection the client looks, below, for an earlier download.
+    # Ask for the size first. Without a connection there may still be a copy to load.
     with contextlib.suppress(ConnectionError), hub_errors(repo_id):
         url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
         if (api.get_hf_file_metadata(url=url).size or 0) > MAX_BYTES:
@@ -1435,10 +1434,10 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
     check_writable(path.parent)
 
     Qtable = qlearning.learn(env, recipe)
-    model, start = recipe | {"qtable": Qtable}, recipe["initial_value"]
+    model, initial_value = recipe | {"qtable": Qtable}, recipe["initial_value"]
     if is_picture:
         state = first_state(env, model, args.show_episode)
-        picture = draw_values(env, Qtable, state=state, initial_value=start)
+        picture = draw_values(env, Qtable, state=state, initial_value=initial_value)
         imageio.imwrite(path, picture)
     else:
         record_video(
@@ -1449,7 +1448,7 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
             max_steps=model["max_steps"],
             seed=evaluation_seeds(model)[args.show_episode - 1],
             values=args.values,
-            initial_value=start,
+            initial_value=initial_value,
         )
     mean, std = evaluate_model(env, model)
     print(f"Mean_reward={mean:.2f} +/- {std:.2f}\n{path}")
@@ -1458,9 +1457,10 @@ def record(args: argparse.Namespace, recipe: Model) -> None:
 def train_to_package(
     args: argparse.Namespace, recipe: Model, hub_card: Any = None
 ) -> tuple[Model, Env]:
-    """A recipe's model and game, trained once it is sure that they can be packaged."""
+    """Train a recipe; its model and game."""
     env = filmed_game(recipe)
     folder = Path(args.folder).expanduser()
+    # Before the training, three calls for their errors alone: what would fail after it
     check_film(folder / "replay.mp4", args.fps, env)
     check_writable(folder)
     card_to_keep(folder, hub_card, recipe)
@@ -1497,17 +1497,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     where = "where to build it (hub)"
     to_package = add_command(commands, package, argv)
-    to_package.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
-
     to_push = add_command(commands, push, argv)
-    to_push.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
+    for command in to_package, to_push:
+        command.add_argument("--folder", default="hub", metavar="FOLDER", help=where)
     to_push.add_argument("--repo-id", required=True, metavar="NAME/REPO")
     # None if it is not given: a new repo is then what your account has as default.
-    text = "for you alone"
-    to_push.add_argument("--private", action="store_true", default=None, help=text)
+    whom = "for you alone"
+    to_push.add_argument("--private", action="store_true", default=None, help=whom)
 
-    text = "Load a model from a repo, a folder or a file, evaluate and show it."
-    to_load = commands.add_parser("load", help=text, description=text)
+    what = "Load a model from a repo, a folder or a file, evaluate and show it."
+    to_load = commands.add_parser("load", help=what, description=what)
     to_load.add_argument("source", metavar="NAME/REPO", help="or a folder, or a file")
 
     args = parser.parse_args(argv)
