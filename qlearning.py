@@ -290,8 +290,8 @@ def evaluate_agent(
 def table_size(env: "Env") -> tuple[int, int]:
     """How many states and actions there are; ValueError unless they count from 0."""
     for space in (env.observation_space, env.action_space):
-        # Discrete(n) is wanted; some other spaces have an n, or a start, but not both.
-        if not hasattr(space, "n") or getattr(space, "start", None) != 0:
+        # Discrete(n) has an n and a start; every other space lacks at least one of them.
+        if not (hasattr(space, "n") and getattr(space, "start", None) == 0):
             raise ValueError(
                 f"states and actions must be numbered from 0, unlike {space}: a wrapper "
                 "can number them (see section 8 of README.md)"
@@ -300,10 +300,7 @@ def table_size(env: "Env") -> tuple[int, int]:
 
 
 def check_table(env: "Env", Qtable: list[list[float]]) -> None:
-    """ValueError unless the table has a row of its own, of floats, for every state.
-
-    (A dictionary of rows works in the policies and in `td_update`, not in `train`.)
-    """
+    """ValueError unless the table has a row of its own, of floats, for every state."""
     states, actions = table_size(env)
     rows = list(Qtable)
     if len(rows) != states or any(len(row) != actions for row in rows):
@@ -400,16 +397,14 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     """
     game = game_of(env)
     n_states, n_actions = table_size(env)
-    P, starts = None, []
     try:
         P = game.P
         starts = [float(p) for p in game.initial_state_distrib]
-        usable = len(starts) == n_states
+        new_states: set[int] = set()
         for state in range(n_states):
             for action in range(n_actions):
-                for _, new_state, _, _ in P[state][action]:
-                    if not 0 <= new_state < n_states:
-                        usable = False
+                new_states.update(new_state for _, new_state, _, _ in P[state][action])
+        usable = len(starts) == n_states and new_states <= set(range(n_states))
     except (AttributeError, LookupError, TypeError, ValueError):
         usable = False  # it has no P, or its P is something else
     if not usable:
@@ -572,8 +567,7 @@ OTHER_ID = {
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
-    # Only without options that change the game (is_rainy, say): the two versions may not
-    # understand them alike.
+    # Other options (is_rainy, say) may mean something else in the other version.
     harmless = {"render_mode", "max_episode_steps"}
     if env_id not in gym.registry and all(name in harmless for name in kwargs):
         env_id = OTHER_ID.get(env_id, env_id)
@@ -584,10 +578,9 @@ def learn(env: Env, recipe: Recipe, Qtable: Table | None = None, **more: Any) ->
     """A Q-table, by default a new one, trained with all the numbers of a recipe."""
     if Qtable is None:
         Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
-    # The names are those of train's parameters, but for the two deleted here.
-    numbers = {name: recipe[name] for name in HYPERPARAMETERS}
-    del numbers["initial_value"]  # it is in the table already
-    del numbers["n_eval_episodes"]  # it is for the evaluation
+    # All hyperparameters but these two are parameters of train, under the same names.
+    names = HYPERPARAMETERS.keys() - {"initial_value", "n_eval_episodes"}
+    numbers = {name: recipe[name] for name in names}
     return train(env=env, Qtable=Qtable, **numbers, **more)
 
 
@@ -687,7 +680,7 @@ def map_of(env: Env) -> list[str]:
     if not rows or len(rows) > 13 or len(rows[0]) > 13:  # none, or too large to print
         return []
     n_states = table_size(env)[0]
-    if any(len(row) * len(rows) != n_states for row in rows):
+    if len({len(row) for row in rows}) > 1 or len("".join(rows)) != n_states:
         raise ValueError(
             f"map_rows must be rows of one length, with a letter for each of the "
             f"{n_states} states"
@@ -696,7 +689,7 @@ def map_of(env: Env) -> list[str]:
 
 
 def place_width(rows: list[str]) -> int:
-    """How many letters a printed map has for each of its places."""
+    """How many letters a place of a printed map takes: 13 x 6 still fit into a line."""
     return 8 if len(rows[0]) <= 8 else 6
 
 
@@ -920,13 +913,13 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     gamma, start = recipe["gamma"], recipe["initial_value"]
     Qtable = initialize_q_table(*table_size(env), start)
     updates = replayed_updates(recipe, Qtable, episodes)
-    for update in updates:
-        if update.new != update.old:
-            show_arithmetic(env, gamma, update, "the first value that changes")
-            break
-    for update in updates:  # it goes on where the first loop stopped
+    changes = (update for update in updates if update.new != update.old)
+    first = next(changes, None)
+    if first is not None:
+        show_arithmetic(env, gamma, first, "the first value that changes")
+    for update in changes:  # those after the first
         # A best value that is neither 0 nor the start's was learned.
-        if update.new != update.old and update.next_value not in (0, start):
+        if update.next_value not in (0, start):
             show_arithmetic(env, gamma, update, "the first built on a learned value")
             _, _, _, new_state, _ = update.step
             name, value = state_name(env, new_state), update.next_value
@@ -1037,8 +1030,8 @@ def show_episode(env: Env, model: Recipe, steps: list[Step]) -> None:
         elif i == 5:
             print(f"     ... {n - 7} steps left out ...")
     score = sum(reward for _, _, reward, _, _ in steps)
-    n_steps = f"{n} step{'s' if n > 1 else ''}"
-    print(f"After {n_steps} {how_it_ended(env, steps)}. Score {score:g}.")
+    plural = "s" if n > 1 else ""
+    print(f"After {n} step{plural} {how_it_ended(env, steps)}. Score {score:g}.")
     if known_game(env) == "lake" and lake_rules(env)[1]:
         print("(On ice each step is luck: only on average are the TD errors near 0.)")
     show_route(env, steps)
@@ -1065,14 +1058,12 @@ def show_route(env: Env, steps: list[Step]) -> None:
     if known_game(env) == "taxi":
         rows = TAXI_MAP
         places = [state // 20 for state in places]  # 20 states for each place
-    if not rows:
-        return
     reached: dict[int, str] = {}
     for i, place in enumerate(places):
-        if place not in reached:
-            reached[place] = str(i)
-    print("The route, with the step that first reached a place:")
-    print(draw_map(rows, reached))
+        reached.setdefault(place, str(i))  # only the first time counts
+    if rows:
+        print("The route, with the step that first reached a place:")
+        print(draw_map(rows, reached))
 
 
 def how_it_ended(env: Env, steps: list[Step]) -> str:
@@ -1105,7 +1096,7 @@ class Comparison(NamedTuple):
 
 
 def ends_after(env: Env, states: list[int]) -> set[int]:
-    """The states in which one step from these states can end the game."""
+    """The ends of the game that can be reached from these states by one step."""
     P, _ = rules(env)
     ends = set()
     for state in states:
@@ -1126,7 +1117,7 @@ def compare(env: Env, model: Recipe) -> Comparison:
         for action, value in enumerate(Qtable[state]):
             gaps.append(abs(value - exact[state][action]))
         action = greedy_policy(Qtable, state)
-        if exact[state][action] < max(exact[state]) - 1e-9:
+        if exact[state][action] < max(exact[state]) - EXACT:
             wrong.append(state)
 
     for state in ends_after(env, known):
@@ -1147,12 +1138,12 @@ def verdict(env: Env, found: Comparison) -> str:
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
     missing = found.exact_table_score - found.agent_score
-    if missing > 1e-9:
-        less = f"The agent scores {missing:.4f} less than the exact table"
-        if not found.wrong:
-            return f"{less}, where it learned nothing."
-        states = ", ".join(state_name(env, state) for state in found.wrong[:3])
-        return f"{less}, in states such as {states}."
+    if missing > EXACT:
+        where = "where it learned nothing"  # if no learned action is wrong
+        if found.wrong:
+            states = ", ".join(state_name(env, state) for state in found.wrong[:3])
+            where = f"in states such as {states}"
+        return f"The agent scores {missing:.4f} less than the exact table, {where}."
     if max(found.gaps) < EXACT:
         return "All that was learned is exact."
     return (
@@ -1186,7 +1177,7 @@ def show_proof(env: Env, model: Recipe) -> None:
     print(f"Expected score from all starts in {n_steps} steps, by the rules:")
     print(f"  {found.agent_score:.4f} agent")
     print(f"  {found.exact_table_score:.4f} exact table")
-    print(f"  {found.best_score:.4f} best possible play (it may count the steps left)")
+    print(f"  {found.best_score:.4f} best possible play (it knows how many steps are left)")
     print(textwrap.fill(f"VERDICT: {verdict(env, found)}", 79))
     if n_cells > 0 and n_exact == n_cells and start == 0:
         text = "Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot"
@@ -1215,8 +1206,8 @@ def add_recipe(
         metavar="recipe",
         help=f"a game with all its numbers: {', '.join(RECIPES)}",
     )
-    shown = "frozenlake"  # the recipe whose values the help tells
-    for word in argv:  # argparse knows the recipe only later, after the help is made
+    shown = "frozenlake"  # whose values the help tells, if no other one is named
+    for word in argv:  # argparse finds the recipe only after the help is made
         if word in RECIPES:
             shown = word
     group = parser.add_argument_group(f"its numbers, in brackets those of {shown}")
@@ -1249,7 +1240,7 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(str(error))
     if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
-    # (`package` and `push` of hub_utils.py have no such option.)
+    # `package` and `push` of hub_utils.py have no --show-episode: 1 is always right.
     if not 1 <= getattr(args, "show_episode", 1) <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")
     return recipe

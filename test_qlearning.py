@@ -782,7 +782,7 @@ Mean distance of these Q-values from the exact ones: 0.0204
 ...
   0.7381 agent
   0.7381 exact table
-  0.7422 best possible play (it may count the steps left)
+  0.7422 best possible play (it knows how many steps are left)
 VERDICT: The agent plays as well as the exact table, though not all values are
 exact.
 """,
