@@ -400,11 +400,11 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     try:
         P = game.P
         starts = [float(p) for p in game.initial_state_distrib]
-        new_states: set[int] = set()
+        usable = len(starts) == n_states
         for state in range(n_states):
             for action in range(n_actions):
-                new_states.update(new_state for _, new_state, _, _ in P[state][action])
-        usable = len(starts) == n_states and new_states <= set(range(n_states))
+                for _, new_state, _, _ in P[state][action]:
+                    usable = usable and new_state in range(n_states)
     except (AttributeError, LookupError, TypeError, ValueError):
         usable = False  # it has no P, or its P is something else
     if not usable:
@@ -567,9 +567,9 @@ OTHER_ID = {
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
-    # Other options (is_rainy, say) may mean something else in the other version.
-    harmless = {"render_mode", "max_episode_steps"}
-    if env_id not in gym.registry and all(name in harmless for name in kwargs):
+    # Only with options that mean the same in both (is_rainy, say, may not).
+    same_in_both = {"render_mode", "max_episode_steps"}
+    if env_id not in gym.registry and kwargs.keys() <= same_in_both:
         env_id = OTHER_ID.get(env_id, env_id)
     return gym.make(env_id, **kwargs)
 
@@ -719,7 +719,7 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     rows, names, texts = map_of(env), action_names(env), {}
     if not rows:
         raise ValueError("this game has no map to draw: show_table prints its Q-table")
-    arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))  # maybe empty
+    arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))  # {} without arrows
     room = place_width(rows) - 2  # for the number, less a blank and an arrow
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
@@ -836,11 +836,10 @@ def lake_rules(env: Env) -> tuple[list[float], bool]:
     for state in range(len(P)):
         for outcomes in P[state].values():
             for probability, new_state, reward, terminated in outcomes:
-                if terminated and new_state == state:  # an end: no step begins here
-                    continue
-                rewards.add(reward)
-                if probability < 1:
-                    is_slippery = True
+                # A hole or the goal only leads to itself: no step begins there.
+                if not (terminated and new_state == state):
+                    rewards.add(reward)
+                    is_slippery = is_slippery or probability < 1
     return sorted(rewards), is_slippery
 
 
@@ -854,10 +853,9 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         other = "no bar: 0 or less" if best > 0 else "half a bar: twice that"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
     print("episodes  epsilon  mean score since the line above, random steps included")
-    # For 10,000 episodes 20, 40, 79, ... 5000, 10000: halved from the end, ten lines
-    ends = [len(history)]
-    while len(ends) < 10 and ends[0] > 1:
-        ends.insert(0, math.ceil(ends[0] / 2))
+    # For 10,000 episodes 20, 40, 79, ... 5000, 10000: halved from the end, ten lines;
+    # for few episodes fewer, as a set has each end once.
+    ends = sorted({math.ceil(len(history) / 2**i) for i in range(10)})
     start = 0
     for end in ends:
         mean = statistics.fmean(score for _, _, _, score in history[start:end])
@@ -1116,10 +1114,9 @@ def compare(env: Env, model: Recipe) -> Comparison:
     for state in known:
         for action, value in enumerate(Qtable[state]):
             gaps.append(abs(value - exact[state][action]))
-        action = greedy_policy(Qtable, state)
-        if exact[state][action] < max(exact[state]) - EXACT:
+        greedy_action = greedy_policy(Qtable, state)
+        if exact[state][greedy_action] < max(exact[state]) - EXACT:
             wrong.append(state)
-
     for state in ends_after(env, known):
         end_values.extend(Qtable[state])
     return Comparison(
@@ -1209,10 +1206,9 @@ def add_recipe(
         metavar="recipe",
         help=f"a game with all its numbers: {', '.join(RECIPES)}",
     )
-    shown = "frozenlake"  # whose values the help tells, if no other one is named
-    for word in argv:  # argparse finds the recipe only after the help is made
-        if word in RECIPES:
-            shown = word
+    # Argparse finds the recipe only after the help is made: look for it here.
+    named = [word for word in argv if word in RECIPES]
+    shown = named[-1] if named else "frozenlake"  # whose values the help tells
     group = parser.add_argument_group(f"its numbers, in brackets those of {shown}")
     for name, (value, meaning) in HYPERPARAMETERS.items():
         kind = int if isinstance(value, int) else float
