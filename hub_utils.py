@@ -70,7 +70,8 @@ def record_video(
     """Film one greedy episode: a frame before the first step, and one after each.
 
     `out_directory` is the course's name for the path of the file, an .mp4 or a .gif.
-    With `values` the map of the Q-values is beside the game (see `draw_values`).
+    With `values` the map of the Q-values is beside the game (see `draw_values`), and
+    `initial_value` is what each of them was before the training.
     """
     path = Path(out_directory).expanduser()
     check_film(path, fps, env)
@@ -89,9 +90,8 @@ def record_video(
 
 
 def filmed_game(recipe: Model) -> Env:
-    """A recipe's game, made with pictures."""
-    kwargs = recipe["env_kwargs"]
-    return make_env(recipe["env_id"], render_mode="rgb_array", **kwargs)
+    """The game of one of qlearning's RECIPES, made with pictures."""
+    return make_env(recipe["env_id"], render_mode="rgb_array", **recipe["env_kwargs"])
 
 
 def check_film(path: Path, fps: float, env: Env) -> None:
@@ -195,17 +195,16 @@ def shown_values(
 ) -> Values:
     """What a picture shows: the rows of the map, or of this state alone, and its shades.
 
-    The shades go from the lowest value, or 0 if that is lower, to the highest: of the V(s)
-    on a map, else of the actions of this state. What was never tried does not count.
+    The shades go from the lowest value, or 0 if that is lower, to the highest. Compared
+    are the V(s) of a map, else the actions of this state; only what was tried counts.
     """
     rows = {s: Qtable[s] for s in shown_states(env, state)}
-    compared: list[float] = []
-    for s, row in rows.items():
-        learned = [q for action, q in enumerate(row) if (s, action) in tried]
-        if len(rows) == 1:
-            compared = learned
-        elif learned:
-            compared.append(max(learned))  # V(s)
+    learned = [
+        [q for action, q in enumerate(row) if (s, action) in tried]
+        for s, row in rows.items()
+    ]
+    is_map = len(rows) > 1
+    compared = [max(qs) for qs in learned if qs] if is_map else learned[0]
     low, high = min([0.0, *compared]), max(compared, default=0.0)
     return Values(state, rows, tried, low, high)
 
@@ -231,7 +230,7 @@ def shown_states(env: Env, state: int) -> list[int]:
 # number say Q(s,a), a small arrow marks the greedy action. A triangle that was never
 # tried has neither shade nor number.
 MOVES = {"LEFT": (-1, 0), "RIGHT": (1, 0), "UP": (0, -1), "DOWN": (0, 1)}  # (x, y)
-MOVES |= {west: MOVES[left] for west, left in qlearning.COMPASS.items()}
+MOVES |= {name: MOVES[move] for name, move in qlearning.COMPASS.items()}  # WEST: LEFT
 Color = tuple[int, int, int]  # red, green and blue, from 0 to 255
 PAPER, INK = (252, 252, 249), (38, 42, 50)
 GREY, WHITE = (150, 152, 156), (255, 255, 255)
@@ -254,16 +253,15 @@ class Cell(NamedTuple):
 def draw(env: Env, values: Values) -> Surface:
     """The map with a row of the table in each place; bars for a game without a map."""
     names, rows = qlearning.action_names(env), map_rows(env)
-    if rows and qlearning.known_game(env) != "taxi":
+    is_taxi = qlearning.known_game(env) == "taxi"
+    if rows and not is_taxi:
         return draw_map(values, names, rows, NO_CHOICE)
     about = f"state {qlearning.state_name(env, values.state)}"
-    if rows:
-        image = draw_map(values, names, rows, no_choice={})  # a taxi's G is a stop
-        draw_walls(image, qlearning.game_of(env).desc)
-        about += ";  p pickup, d dropoff"
-    else:
-        image = draw_bars(values, names)
-    return stacked(image, line_of_text(about, 600))
+    if not is_taxi:
+        return stacked(draw_bars(values, names), line_of_text(about, 600))
+    image = draw_map(values, names, rows, no_choice={})  # a taxi's G is a stop
+    draw_walls(image, qlearning.game_of(env).desc)
+    return stacked(image, line_of_text(f"{about};  p pickup, d dropoff", 600))
 
 
 def draw_map(
@@ -295,10 +293,10 @@ def cells_of(values: Values, state: int) -> list[Cell]:
     for action, value in enumerate(row):
         share = share_of(value, values.low, values.high)
         is_greedy = value == max(row) and value > min(row)
+        text, color = "", PAPER
         if (state, action) in values.tried:
-            cells.append(Cell(number_text(value), share, shade(share), is_greedy))
-        else:
-            cells.append(Cell("", share, PAPER, is_greedy))
+            text, color = number_text(value), shade(share)
+        cells.append(Cell(text, share, color, is_greedy))
     return cells
 
 
@@ -345,8 +343,8 @@ def draw_move(square: Surface, cell: Cell, dx: int, dy: int) -> None:
     size = square.get_width()
 
     def point(ahead: float, aside: float) -> tuple[float, float]:
-        # So far from the middle in the direction of the move, (dx, dy), and so far to
-        # its side, in shares of the square. For UP, (0, -1), that is up and to the left.
+        # In shares of the square: so far from the middle along the move, (dx, dy), and
+        # so far along (dy, dx), which is at a right angle to it.
         x = 0.5 + ahead * dx + aside * dy
         y = 0.5 + ahead * dy + aside * dx
         return x * size, y * size
@@ -500,9 +498,7 @@ def record_learning(recipe: Model, path: AnyPath, fps: float = 2) -> Path:
     game = camera.render()  # always its first picture: nothing is played here
     frames = []
     for snapshot in qlearning.progress_bar(spread(snapshots), " frames"):
-        tried = {
-            pair for pair, first in first_tried.items() if first <= snapshot.episode
-        }
+        tried = {p for p, first in first_tried.items() if first <= snapshot.episode}
         values = end._replace(rows=snapshot.rows, tried=tried)
         picture = beside(game, draw(camera, values))
         frames.append(pixels(with_captions(picture, snapshot, means)))
@@ -536,8 +532,9 @@ def watch_learning(
             if state in states:
                 first_tried.setdefault((state, action), episode)  # keeps the earliest
         V = [round(max(Qtable[s]), 2) for s in states]
-        episodes_left = n_episodes - episode - 1
-        if V != last_V or episodes_left % twentieth == 0:  # 0 left: the last is kept
+        # Counted from the end, so that the last episode always has its snapshot.
+        is_twentieth = (n_episodes - 1 - episode) % twentieth == 0
+        if V != last_V or is_twentieth:
             rows = {s: list(Qtable[s]) for s in states}  # copies, as learning goes on
             snapshots.append(Snapshot(episode, epsilon, rows))
             last_V = V
@@ -732,11 +729,11 @@ def read_pickle(data: bytes) -> Any:
 #     REDUCE  _reconstruct(ndarray, (0,), b"b")              make an empty array, and
 #     BUILD   (1, (1, 2), dtype("f8"), False, b"...")        tell it what it is:
 # a version, the shape, the kind of number (floats of 8 bytes), whether the numbers come
-# column by column (True, "F") or row by row (False, "C"), and their 16 bytes. All forms:
-#     protocols 2 to 4:       REDUCE _reconstruct(...), BUILD (1, shape, dtype, False, bytes)
-#     protocol 5:             REDUCE _frombuffer(bytes, dtype, shape, "C")
-#     a single number:        REDUCE scalar(dtype, bytes)
-#     the dtype in all these: REDUCE dtype("f8", ...), BUILD (3, "<", ...)
+# column by column, and their 16 bytes. Two other forms need no BUILD:
+#     REDUCE  _frombuffer(b"...", dtype("f8"), (1, 2), "C")  protocol 5 ("F": by columns)
+#     REDUCE  scalar(dtype("f8"), b"...")                    a single number
+# Each dtype is a call as well, and its BUILD says the byte order, "<":
+#     REDUCE  dtype("f8", ...)     BUILD  (3, "<", ...)
 # NumPy's names of numbers, and the letters that `struct` has for them:
 LETTERS = {"f2": "e", "f4": "f", "f8": "d", "b1": "?", "i1": "b", "i2": "h", "i4": "i"}
 LETTERS |= {"i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
@@ -777,11 +774,8 @@ def in_shape(numbers: list[Any], shape: list[int], by_columns: bool) -> Any:
 
 
 def numbers_in(data: bytes, dtype: Call) -> list[Any]:
-    """The numbers in these bytes.
-
-    A dtype is a note too: its argument is the kind, "f8", its state has the byte order.
-    """
-    kind, byte_order = dtype.arguments[0], dtype.state[1]
+    """The numbers in these bytes, of the kind and byte order that a dtype's note says."""
+    kind, byte_order = dtype.arguments[0], dtype.state[1]  # ("f8", ...), (3, "<", ...)
     if kind not in LETTERS:
         raise ValueError(f"numbers of the kind {short(kind)} are not read")
     letter = LETTERS[kind]
@@ -794,17 +788,17 @@ def numbers_in(data: bytes, dtype: Call) -> list[Any]:
 def plain(value: Any) -> Any:
     """A copy in plain Python, arrays as lists; ValueError for what no model needs.
 
-    What is used twice is copied twice, and counted twice.
+    The value is from a file (notes of arrays) or from an author (arrays themselves).
     """
-    copied = 0  # values so far; each letter of a text counts as one
+    copied = 0  # values so far, at each use; each letter of a text counts as one
 
     def copy(value: Any, depth: int) -> Any:
         nonlocal copied
         if isinstance(value, Call):
             value = array_of_call(value)
-        elif hasattr(value, "tolist"):  # an array of NumPy's, or one of its numbers
+        elif hasattr(value, "tolist"):  # an array, or one of NumPy's numbers
             value = value.tolist()
-        if isinstance(value, bytes):  # a letter of a map that was copied from a lake
+        if isinstance(value, bytes):  # a letter of a lake's map, also out of its array
             value = value.decode("ascii")
         copied += 1 + (len(value) if isinstance(value, str) else 0)
         if copied > MAX_VALUES or depth > MAX_DEPTH:
@@ -812,10 +806,11 @@ def plain(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [copy(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {  # the letters of the keys count, too
-                copy(text_key(key), depth): copy(item, depth + 1)
-                for key, item in value.items()
-            }
+            items = {}
+            for key, item in value.items():
+                copy(text_key(key), depth)  # only to count its letters
+                items[key] = copy(item, depth + 1)
+            return items
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float and math.isfinite(value):
@@ -842,17 +837,19 @@ def checked_model(anything: Any) -> Model:
     Whether its table fits its game is seen when the game is made.
     """
     model: Model = plain(anything)
-    is_model = isinstance(model, dict) and isinstance(model.get("env_id"), str)
-    if not (is_model and "qtable" in model):
+    if not (isinstance(model, dict) and isinstance(model.get("env_id"), str)):
         raise ValueError("a model is a dictionary with env_id and qtable")
-    if not all(isinstance(q, (int, float)) for row in model["qtable"] for q in row):
-        raise ValueError("its qtable is not a list of rows of numbers")
-    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
-    # An evaluation needs these three, so they cannot be None; the last two are no numbers.
-    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
-    kinds |= {"eval_seed": list, "env_kwargs": dict}
+    table = model.get("qtable")
+    if not (isinstance(table, list) and all(isinstance(row, list) for row in table)):
+        raise ValueError("its qtable is not a list of rows")
+    if not all(isinstance(q, (int, float)) for row in table for q in row):
+        raise ValueError("its qtable has a cell that is no number")
     # What a model of the course leaves out is as for the lake.
     said = qlearning.LAKE | model
+    # Any number may be None but the three that an evaluation needs.
+    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
+    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
+    kinds |= {"eval_seed": list, "env_kwargs": dict}
     for name, kind in kinds.items():
         if not isinstance(said[name], kind):
             raise ValueError(f"its {name} cannot be {short(said[name])}")
@@ -864,7 +861,7 @@ def checked_model(anything: Any) -> Model:
         raise ValueError("its eval_seed is no list of whole numbers from 0")
     if 0 < len(seeds) < said["n_eval_episodes"]:  # without any they are 0, 1, 2, ...
         raise ValueError(f"its eval_seed has only {len(seeds)} seeds")
-    model["qtable"] = [[float(q) for q in row] for row in model["qtable"]]
+    model["qtable"] = [[float(q) for q in row] for row in table]
     return model
 
 
@@ -908,7 +905,7 @@ def model_in(data: bytes) -> Model:
 
 
 # ------------------ Which game? -------------------------------------------------------
-# Where a model of the course has two arguments of its game, if at all
+# A model of the course has no env_kwargs: it may have these arguments under these keys.
 COURSE_KEYS = {"map_name": "map_name", "is_slippery": "slippery"}
 
 
@@ -943,17 +940,13 @@ def make_env_from_model(model: Model, render_mode: str | None = None) -> Env:
 
 
 def env_arguments(env: Env) -> dict[str, Any]:
-    """The arguments that `env` was made with; ValueError if one cannot be published.
-
-    (Wrappers that were put around it later are not among them: where they change the
-    game, `round_trip` sees another score.)
-    """
+    """The arguments that `env` was made with; ValueError if one cannot be published."""
     given = dict(env.spec.kwargs)
     given.pop("render_mode", None)  # how a game is shown is no part of it
     if qlearning.known_game(env) == "lake":
-        rows = given.pop("desc", None)
-        if rows is not None or given.get("map_name") is None:
-            # Rows of one's own, or with neither rows nor a name a map drawn by chance.
+        # Gymnasium prefers rows to a name, and with neither draws a map by chance.
+        has_rows = given.pop("desc", None) is not None
+        if has_rows or given.get("map_name") is None:
             given.pop("map_name", None)
             given["desc"] = env.unwrapped.desc
     limit = env.spec.max_episode_steps
@@ -1178,7 +1171,7 @@ def metadata(
     our_tags = [game, "q-learning", "reinforcement-learning", "custom-implementation"]
     # Changed in place, so that all else in it stays: a licence, a language, own tags.
     data = old_card.data if old_card else hf.ModelCardData()
-    # A tag may be the name of the game of an old score: that is not the owner's.
+    # A tag that names the game of an old score was ours as well: it goes.
     old_games = [old_result.dataset_name for old_result in data.eval_results or []]
     own_tags = [tag for tag in data.tags or [] if tag not in our_tags + old_games]
     data.tags = our_tags + own_tags
@@ -1203,22 +1196,20 @@ def score_lines(model: Model, env: Env, score: str) -> str:
 def command_to_train(model: Model) -> str:
     """The shortest command that makes the model again, or nothing.
 
-    (Nothing if no recipe is of its game, or if an option would have to say None.)
+    (Nothing if no recipe is of its game, or if a number to change is None.)
     """
     game = model["env_id"], game_arguments(model)
     # What a model of the course leaves out is as for the lake.
     numbers = qlearning.LAKE | model
     commands = []
     for recipe_name, recipe in qlearning.RECIPES.items():
-        if game != (recipe["env_id"], recipe["env_kwargs"]):
-            continue
         changed = [name for name in HYPERPARAMETERS if numbers[name] != recipe[name]]
-        if any(numbers[name] is None for name in changed):
-            continue
-        command = f"python hub_utils.py package {recipe_name}"
-        for name in changed:
-            command += f" {qlearning.option(name)} {numbers[name]}"
-        commands.append(command)
+        can_be_said = all(numbers[name] is not None for name in changed)
+        if game == (recipe["env_id"], recipe["env_kwargs"]) and can_be_said:
+            command = f"python hub_utils.py package {recipe_name}"
+            for name in changed:
+                command += f" {qlearning.option(name)} {numbers[name]}"
+            commands.append(command)
     return min(commands, key=len, default="")
 
 
@@ -1246,16 +1237,17 @@ def card_to_keep(folder: Path, hub_card: Any, model: Model) -> Any:
     """The card whose words and metadata stay in the new one.
 
     That is the Hub's card; without one the folder's, if it is of this game; else none.
-    ValueError if something of the folder's card would get lost by this.
+    ValueError if the folder's card is not kept, and words in it would get lost.
     """
-    card = card_in(folder)
-    if card is None:
+    folder_card = card_in(folder)
+    if folder_card is None:
         return hub_card
-    if hub_card is None and game_name(model) in (card.data.tags or []):
-        return card
-    # The new card replaces it: fine if we wrote it, and the Hub has the owner's words.
-    words_stay = owners_words(card).strip() in owners_words(hub_card)
-    if OWNER_MARK in card.text and words_stay:
+    if hub_card is None and game_name(model) in (folder_card.data.tags or []):
+        return folder_card
+    # The new card replaces it. Nothing gets lost if both of these hold:
+    we_wrote_it = OWNER_MARK in folder_card.text
+    hub_has_its_words = owners_words(folder_card).strip() in owners_words(hub_card)
+    if we_wrote_it and hub_has_its_words:
         return hub_card
     raise ValueError(
         "the README.md in this folder would get lost, or words in it: take another folder"
@@ -1341,10 +1333,9 @@ def fetch_repo(
     return info.sha, card
 
 
-# When nobody answers, the client lets an error of its HTTP library through. In older
-# versions that is requests, whose errors are all OSErrors; in newer ones httpx, whose base
-# error is a base class of HfHubHTTPError: so it is found without an import of httpx.
-# A failing disk is an OSError too: hub_errors tells it from these by its errno.
+# When nobody answers, an error of the client's HTTP library comes: an OSError from
+# requests, in older versions; in newer ones httpx's base error, which HfHubHTTPError is
+# derived from. (A failing disk is an OSError too, but one with an errno.)
 CLIENT_ERRORS: Any = (OSError, *errors.HfHubHTTPError.__bases__)
 NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
@@ -1357,11 +1348,14 @@ def load_from_hub(
     Without a connection it is the copy of an earlier download, if there is one.
     """
     api = hf.HfApi(token=token)
-    # Ask for the size first. Without a connection there may still be a copy to load.
-    with contextlib.suppress(ConnectionError), hub_errors(repo_id):
-        url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
-        if (api.get_hf_file_metadata(url=url).size or 0) > MAX_BYTES:
-            raise ValueError(f"{filename} of {repo_id} is larger than a Q-table can be")
+    try:
+        with hub_errors(repo_id):
+            url = hf.hf_hub_url(repo_id, filename, endpoint=api.endpoint)
+            size = api.get_hf_file_metadata(url=url).size or 0
+    except ConnectionError:  # below, the client looks for an earlier download
+        size = 0
+    if size > MAX_BYTES:
+        raise ValueError(f"{filename} of {repo_id} is larger than a Q-table can be")
     with hub_errors(repo_id):
         file = api.hf_hub_download(repo_id, filename)
     return load_model(file)
@@ -1523,15 +1517,15 @@ def add_command(
 
     Its help shows the numbers of the recipe that is named in `argv`.
     """
-    text, name = function.__doc__, function.__name__
+    about, name = function.__doc__, function.__name__
     usage = f"%(prog)s recipe {'file ' if name == 'record' else ''}[options]"
     options = commands.add_parser(
-        name, usage=usage, help=text, description=text, allow_abbrev=False
+        name, usage=usage, help=about, description=about, allow_abbrev=False
     )
     options.set_defaults(function=function)
     qlearning.add_recipe(options, argv)
-    text = "frames a second (1)"
-    options.add_argument("--fps", type=float, default=1, metavar="N", help=text)
+    speed = "frames a second (1)"
+    options.add_argument("--fps", type=float, default=1, metavar="N", help=speed)
     return options
 
 

@@ -1394,8 +1394,9 @@ REFUSED = [
     # no model
     ("a list", pickle.dumps([1, 2]), "a dictionary with env_id and qtable"),
     ("no name", with_table(env_id=5), "a dictionary with env_id and qtable"),
-    ("no table", with_table(qtable=None), "'NoneType' object is not iterable"),
-    ("a text in it", with_table(qtable=[["1"]]), "its qtable is not a list of rows of num"),
+    ("no table", with_table(qtable=None), "its qtable is not a list of rows"),
+    ("no rows", with_table(qtable=[5]), "its qtable is not a list of rows"),
+    ("a text in it", with_table(qtable=[["1"]]), "its qtable has a cell that is no number"),
     ("a text", with_table(max_steps="9"), "its max_steps cannot be '9'"),
     ("no steps", with_table(max_steps=0), f"{COUNTS} 100 and 0"),
     ("gamma", with_table(gamma=1.5), "its gamma must be from 0 to 1, not 1.5"),
