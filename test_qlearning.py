@@ -107,9 +107,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 HERE = Path(__file__).parent
 SOURCE = (HERE / "qlearning.py").read_text(encoding="utf-8")
 LEFT, DOWN, RIGHT, UP = range(4)
-# The rows of the table above.
-LINES = [line.split() for line in __doc__.splitlines() if re.match(" +[0-9]+  ", line)]
-GOLDEN = [[float(value) for value in values] for _, *values in LINES]
+# The 16 rows of the table above, as lists of 4 numbers
+GOLDEN = [
+    [float(value) for value in line.split()[1:]]
+    for line in __doc__.split("UP\n")[1].splitlines()[:16]
+]
 
 
 def game(name, **more):
@@ -388,12 +390,9 @@ def test_evaluation_takes_a_seed_for_each_episode():
         evaluate_agent(env, 9, 2, table, seeds)
 
 
-def test_evaluation_stops_after_max_steps():
-    endless = Script(*[(0, 1.0, False, False)] * 50)
-    table = initialize_q_table(3, 2)
-    assert evaluate_agent(endless, 20, 2, table, []) == (20.0, 0.0)
+def test_evaluation_needs_a_step_to_make():
     with pytest.raises(ValueError, match="must be 1 or more, not 2 and 0$"):
-        evaluate_agent(endless, 0, 2, table, [])
+        evaluate_agent(Script(), 0, 2, initialize_q_table(3, 2), [])
 
 
 # ------------------ Common mistakes: one sentence, before anything is changed ---------
@@ -558,14 +557,14 @@ class ByRows(gym.ObservationWrapper):
 class FrozenLakeEnv(Script):
     """A student's own game, which is called like Gymnasium's."""
 
+    initial_state_distrib = (1.0, 0.0, 0.0)
 
-def with_P(P):
-    """A world with an attribute P, whatever that is."""
-    env = Script(*WALK)
-    env.P, env.initial_state_distrib = P, [1, 0, 0]
-    return env
+    def __init__(self, P):
+        super().__init__(*WALK)
+        self.P = P
 
 
+PAIRS = [(state, action) for state in range(3) for action in range(2)]
 NO_RULES = {
     "other states": Renumbered(game("frozenlake")),
     "fewer states": ByRows(game("frozenlake")),
@@ -573,10 +572,9 @@ NO_RULES = {
         game("frozenlake"), lambda r: 100 * r
     ),
     "no P": Script(*WALK),
-    "a name only": FrozenLakeEnv(*WALK),
-    "P is a list of profits": with_P([1.0, 2.0]),
-    "P has pairs as keys": with_P({(s, a): [] for s in range(3) for a in range(2)}),
-    "P leads to a state 3": with_P([{0: [(1.0, 3, 0.0, False)], 1: []}] * 3),
+    "P is a list of profits": FrozenLakeEnv([1.0, 2.0]),
+    "P has pairs as keys": FrozenLakeEnv({pair: [] for pair in PAIRS}),
+    "P leads to a state 3": FrozenLakeEnv([{0: [(1.0, 3, 0.0, False)], 1: []}] * 3),
 }
 
 
@@ -646,6 +644,7 @@ ABOVE, BELOW = SOURCE.split(CUT)
 def invocation(*arguments, cwd=HERE, **variables):
     """What `subprocess` needs to start Python here, without this machine's settings."""
     settings = ("COLUMNS", "FORCE_COLOR", "PYTEST", "PYTHONWARNINGS", "TQDM")
+    settings += ("DISPLAY", "WAYLAND_DISPLAY", "SDL_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(settings)}
     env |= {"PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"} | variables
     pipes = {"encoding": "utf-8", "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -694,10 +693,8 @@ def test_a_dictionary_of_rows_is_a_table_as_well():
     assert table["new"] == [0, 0, 0, 0.75, 0, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("module", [qlearning, hub_utils])
-def test_docstring_examples(module):
-    failed, _ = doctest.testmod(module)
-    assert failed == 0
+def test_docstring_examples():
+    assert doctest.testmod(qlearning).failed == doctest.testmod(hub_utils).failed == 0
 
 
 # ------------------ The recipes and the story -----------------------------------------
@@ -898,20 +895,10 @@ def test_a_lake_with_other_rewards_says_so():
     assert "Rewards: [-1, -0.04, 1]" in told and "1 for reaching G" not in told
 
 
-def test_a_lake_that_is_too_large_for_a_map_is_told_in_words_all_the_same():
-    rows = ["SG" + "F" * 12] + ["F" * 14] * 13
-    env = make_env("FrozenLake-v1", desc=rows, is_slippery=False)
-    told = shown(env, {"qtable": edited(initialize_q_table(196, 4), (0, RIGHT, 1.0))})
-    assert "Reward: 1 for reaching G, else 0." in told
-    assert "After 1 step it ended. Score 1." in told
-    assert "numbered row by row" not in told, "no map"
-
-
 def test_where_arrows_are_missing_or_wide_there_are_letters():
-    for encoding in "cp1252", "gbk":
-        told = story("frozenlake", "--episodes", "1000", encoding=encoding)
-        assert "  v0.774  >0.815  v0.857  <0.815\n" in told
-        assert re.search(r"^ +1000 .*  #+$", told, re.MULTILINE)
+    told = story("frozenlake", "--episodes", "1000", encoding="gbk")
+    assert "  v0.774  >0.815  v0.857  <0.815\n" in told
+    assert re.search(r"^ +1000 .*  #+$", told, re.MULTILINE)
 
 
 # ------------------ The command line --------------------------------------------------
@@ -920,11 +907,9 @@ def test_where_arrows_are_missing_or_wide_there_are_letters():
     [
         ("nosuch", "argument recipe: invalid choice: 'nosuch'"),
         ("--gamma 7", "gamma must be from 0 to 1, not 7.0"),
-        ("--max-steps 0", f"{COUNTS} 10000 and 0"),
         ("--eval-episodes 0", f"{COUNTS} 0 and 99"),
         ("--max-epsilon 0", "epsilon cannot go from 0.0 down to 0.05"),
-        ("--min-learning-rate 0.8", "learning_rate cannot go from 0.7 down to 0.8"),
-        ("--show-episode 500", "--show-episode must be from 1 to 100"),
+        ("--show-episode 101", "--show-episode must be from 1 to 100"),
         ("--show-episode 0", "--show-episode must be from 1 to 100"),
         ("taxi --eval-episodes 101", "--eval-episodes 101: this game has only 100"),
         ("frozenlake --learn 1", "unrecognized arguments: --learn 1"),
@@ -954,20 +939,16 @@ initial_value=1.0, n_eval_episodes=5, seed=7
 
 
 def test_help_gives_each_options_meaning_and_the_recipes_value(capsys):
-    for arguments, name, episodes in (
-        (["--help"], "frozenlake", "(10000)"),
-        (["taxi", "--help"], "taxi", "(25000)"),
-    ):
-        with pytest.raises(SystemExit):
-            qlearning.main(arguments)
-        told = " ".join(capsys.readouterr().out.split())
-        assert f"in brackets those of {name}:" in told and episodes in told
-        for _, meaning in HYPERPARAMETERS.values():
-            assert meaning in told
+    with pytest.raises(SystemExit):
+        qlearning.main(["taxi", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "in brackets those of taxi:" in told and "(25000)" in told
+    for _, meaning in HYPERPARAMETERS.values():
+        assert meaning in told
 
 
 def test_runs_with_nothing_but_gymnasium():
-    code = "import runpy; sys.argv = ['qlearning.py']; "
+    code = "import runpy; sys.argv = ['qlearning.py', '--episodes', '1000']; "
     code += "runpy.run_path('qlearning.py', run_name='__main__')"
     done = command("-c", only_gymnasium(code))
     assert (done.stderr, done.returncode) == ("", 0)
@@ -1086,9 +1067,7 @@ def test_films_play_in_browsers_as_fast_as_fps_says(tmp_path, camera, learned):
 
 def test_an_endless_episode_ends_after_max_steps(tmp_path, camera):
     waiting = initialize_q_table(16, 4)
-    path = record_video(camera, waiting, tmp_path / "a.mp4", fps=50)
-    assert len(frames_of(path)) == 100
-    path = record_video(camera, waiting, tmp_path / "a.mp4", fps=50, max_steps=2)
+    path = record_video(camera, waiting, tmp_path / "a.mp4", max_steps=2)
     assert len(frames_of(path)) == 3
 
 
@@ -1134,18 +1113,10 @@ def test_a_film_that_was_cut_short_leaves_the_older_one(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="for servers")
-@pytest.mark.parametrize(
-    ("screen", "driver"), [({}, "dummy"), ({"DISPLAY": ":0"}, None)]
-)
-def test_without_a_screen_none_is_looked_for(screen, driver):
-    code = f"""
-import os
-for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
-    os.environ.pop(name, None)
-os.environ |= {screen}
-import hub_utils
-print(os.environ.get("SDL_VIDEODRIVER"))"""
-    assert command("-c", code).stdout == f"{driver}\n"
+def test_without_a_screen_none_is_looked_for():
+    code = "import os, hub_utils; print(os.environ.get('SDL_VIDEODRIVER'))"
+    assert command("-c", code).stdout == "dummy\n"
+    assert command("-c", code, DISPLAY=":0").stdout == "None\n"
 
 
 # ------------------ Draw a Q-table ----------------------------------------------------
@@ -1154,21 +1125,14 @@ DARKEST, PALEST = hub_utils.SHADES[-1], hub_utils.SHADES[0]
 # Where in a square (0, 0 is its top left corner) the colour of a triangle is seen, beside
 # its number and its arrow.
 SEEN = {LEFT: (0.1, 0.35), DOWN: (0.35, 0.9), RIGHT: (0.9, 0.35), UP: (0.35, 0.1)}
-# Where its number is, and its arrow if it has one
-NUMBER = {LEFT: (0.16, 0.5), DOWN: (0.5, 0.84), RIGHT: (0.84, 0.5), UP: (0.5, 0.16)}
+# Where its arrow is, if it has one
 ARROW = {LEFT: (0.33, 0.5), DOWN: (0.5, 0.67), RIGHT: (0.67, 0.5), UP: (0.5, 0.33)}
 
 
-def at(picture, column, row, x, y, size=120):
+def at(picture, column, row, x, y):
     """The colour of a point in a square of the map."""
-    pixel = picture[round((row + y) * size), round((column + x) * size)]
+    pixel = picture[round((row + y) * 120), round((column + x) * 120)]
     return tuple(int(part) for part in pixel)
-
-
-def is_written(picture, column, row, x, y):
-    """Whether there is anything but one plain colour around a point."""
-    near = [i / 120 for i in range(-5, 5)]
-    return len({at(picture, column, row, x + i, y + j) for i in near for j in near}) > 1
 
 
 @pytest.fixture(scope="module")
@@ -1186,15 +1150,7 @@ def test_dark_is_high_and_white_was_never_tried(map_of_14):
     assert at(map_of_14, 0, 0, *SEEN[RIGHT]) == PAPER, "never tried: no shade"
 
 
-def test_numbers_stand_only_where_something_was_tried(map_of_14):
-    for place in NUMBER.values():
-        assert is_written(map_of_14, 2, 3, *place), "state 14 was tried"
-        assert not is_written(map_of_14, 1, 3, *place), "state 13 was not"
-
-
-def test_holes_and_goal_have_their_letter_and_the_present_state_a_frame(map_of_14):
-    assert is_written(map_of_14, 1, 1, 0.5, 0.5), "H"
-    assert is_written(map_of_14, 0, 0, 0.1, 0.1), "S, in the corner of state 0"
+def test_holes_and_goal_have_a_colour_and_the_present_state_a_frame(map_of_14):
     assert at(map_of_14, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
     assert at(map_of_14, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
     frames = [at(map_of_14, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
@@ -1223,6 +1179,12 @@ def written(monkeypatch):
     return texts
 
 
+def test_numbers_stand_only_where_something_was_tried(lake, written):
+    table = edited(initialize_q_table(16, 4), (14, RIGHT, 1.0), (14, UP, 0.5))
+    draw_values(lake, table)
+    assert {text for text in written if text} == {*"SGH", "1.00", "0.50", "0"}
+
+
 def test_large_numbers_have_fewer_decimals(written):
     table = initialize_q_table(48, 4)
     table[13], table[14] = [-12.57, 0.95, 0.0, 0.0], [-112.13, 0.0, 0.0, 0.0]
@@ -1240,14 +1202,6 @@ def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
     assert written["0.90"] == hub_utils.WHITE, "on the darkest shade"
 
 
-def test_the_map_of_the_cliff():
-    cliff = game("cliffwalking")
-    picture = draw_values(cliff, value_iteration(cliff, 0.99))
-    assert picture.shape == (4 * 100, 12 * 100, 3)
-    assert at(picture, 5, 3, 0.2, 0.2, size=100) == hub_utils.NO_CHOICE["C"]
-    assert at(picture, 11, 2, *SEEN[DOWN], size=100) == DARKEST, "-1, into the goal"
-
-
 def test_the_map_of_the_taxi():
     taxi = game("taxi")
     exact = value_iteration(taxi, 0.95)
@@ -1261,12 +1215,12 @@ def test_the_map_of_the_taxi():
     assert distance(picture, other) > 0, "another destination, another map"
 
 
-def test_games_of_ones_own_have_a_map_and_buttons():
+def test_games_of_ones_own_have_a_map_and_buttons(written):
     table = [[1.0, 0.0], [0.0] * 2, [0.0] * 2, [0.0] * 2]
     picture = draw_values(OwnMap(), table)
     assert picture.shape == (240, 240, 3)
     assert at(picture, 0, 0, *SEEN[LEFT]) == DARKEST
-    assert is_written(picture, 0, 0, 0.5, 0.5), "the button for `wait`"
+    assert "w 0" in written, "the button for `wait`, and its value"
 
 
 @pytest.mark.parametrize("row", [[1.0, -1.0], [-1.0, -2.0]])
@@ -1326,16 +1280,15 @@ def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
     assert len(set(first_seen.values())) > 8, "not all at once"
 
 
-def test_a_film_of_learning_has_at_most_60_pictures(tmp_path, monkeypatch):
-    drawn, draw = [], hub_utils.draw
-
-    def draw_and_keep(env, values):
-        drawn.append(values)
-        return draw(env, values)
-
-    monkeypatch.setattr(hub_utils, "draw", draw_and_keep)
-    film = frames_of(record_learning(SHORT_LAKE, tmp_path / "a.mp4"))
-    assert len(film) == 60 and film[0].shape == (480 + 2 * 40 + 110, 972, 3)
+def test_a_film_of_learning_has_at_most_60_pictures(monkeypatch):
+    films, drawn, draw = [], [], hub_utils.draw
+    keep = lambda env, values: drawn.append(values) or draw(env, values)
+    monkeypatch.setattr(hub_utils, "draw", keep)
+    monkeypatch.setattr(hub_utils, "write_film", lambda *film: films.append(film))
+    record_learning(SHORT_LAKE, "a.mp4", fps=3)
+    ((path, film, fps),) = films
+    assert (str(path), len(film), fps) == ("a.mp4", 60, 3)
+    assert film[0].shape == (480 + 2 * 40 + 110, 972, 3)
     assert {(values.low, values.high) for values in drawn} == {(0, 1)}, "one scale"
     assert len(drawn[0].tried) < len(drawn[-1].tried) == 44
 
@@ -1374,14 +1327,9 @@ def with_table(**changes):
 
 
 ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
-DEEP = json.loads('{"a":' * 10 + "0" + "}" * 10)
-TENS = 0
-for _ in range(7):
-    TENS = [TENS] * 10  # in the end 10 ** 7 numbers
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
     ("INST", b"(X\5\0\0\0ownedios\nmkdir\n.", "a model needs no INST"),
-    ("protocol 4", pickle.dumps(MKDIR, 4), "it would import '(posix|nt).mkdir'"),
     ("in a model", with_table(gamma=MKDIR), "it would import '(posix|nt).mkdir'"),
 ]
 REFUSED = [
@@ -1393,7 +1341,6 @@ REFUSED = [
     ("other keys", pickle.dumps({1: 2}), "a dictionary with keys that are no texts"),
     # no model
     ("a list", pickle.dumps([1, 2]), "a dictionary with env_id and qtable"),
-    ("no name", with_table(env_id=5), "a dictionary with env_id and qtable"),
     ("no table", with_table(qtable=None), "its qtable is not a list of rows"),
     ("no rows", with_table(qtable=[5]), "its qtable is not a list of rows"),
     ("a text in it", with_table(qtable=[["1"]]), "its qtable has a cell that is no number"),
@@ -1412,9 +1359,8 @@ REFUSED = [
     ("a negative one", ARRAY.replace(b"K\2K\2", b"J\xfe\xff\xff\xff" * 2), "an array that is no table"),
     ("3 dimensions", pickle.dumps(array(2, 2)[None]), "an array that is no table"),
     # work without an end
-    ("10 ** 7 numbers", pickle.dumps(TENS), "more values, or deeper nested"),
+    ("10 ** 6 numbers", pickle.dumps([[[0] * 100] * 100] * 100), "more values, or deeper nested"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
-    ("deep", with_table(env_kwargs=DEEP), "more values, or deeper nested"),
     ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
     ("a key of 2 ** 100", b"\x80\x04)" + b"q\0h\0\x86" * 100 + b"q\1}h\1Ns.", "keys that"),
     ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + b"q\0h\0\x86" * 100 + b"Rs.", "index out of"),
@@ -1489,8 +1435,8 @@ def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, model, l
 
 
 def test_a_large_table_is_read_and_a_larger_one_not_even_written(tmp_path, model):
-    model |= {"qtable": [[0.5, 1.5, 2.5, 3.5] for _ in range(65_536)]}
-    assert load_model(save_model(model, tmp_path / "m.pkl")) == model
+    # save_model reads what it has made before it writes.
+    save_model(model | {"qtable": [[0.5] * 4] * 65_536}, tmp_path / "m.pkl")
     with pytest.raises(ValueError, match="more values, or deeper nested"):
         save_model(model | {"qtable": [[0.5] * 4] * 130_000}, tmp_path / "n.pkl")
     assert os.listdir(tmp_path) == ["m.pkl"]
@@ -1538,8 +1484,6 @@ RETURNS = [  # env_id, arguments, and those that the model has once it is packag
     (LAKE_ID, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
     (LAKE_ID, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
     (LAKE_ID, {"map_name": None}, None),  # drawn at random
-    ("CliffWalking-v1", {}, {}),
-    ("Short-v0", {"size": 6}, {"size": 6}),
     ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
     ("Longer-v0", {}, {"size": 7}),
 ]
@@ -1552,6 +1496,7 @@ def test_what_is_packaged_loads_back_with_the_published_score(
     env = made(env_id, **arguments)
     # The recipe says another map, and no ice: the environment knows better.
     recipe = RECIPES["frozenlake"] | {"n_training_episodes": 30, "n_eval_episodes": 3}
+    recipe["max_steps"] = 30
     model = recipe | {"env_id": env_id, "qtable": learn(env, recipe)}
     loaded = load_model(package_model(model, env, tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())
@@ -2128,11 +2073,8 @@ def test_record_films_an_episode_and_draws_the_table_of_this_training(tmp_path):
     assert distance(imageio.imread(picture), draw_values(env, table, state=0)) == 0
 
 
-def test_record_can_show_the_values_or_the_learning(tmp_path, capsys):
-    film = record("frozenlake --episodes 60 --learning --fps 10", tmp_path / "a.mp4")
-    assert capsys.readouterr().out == f"{film}\n"
-    assert frames_of(film)[0].shape[0] == 480 + 2 * 40 + 110
-    record("frozenlake --episodes 1000 --values", film)
+def test_record_can_show_the_values(tmp_path):
+    film = record("frozenlake --episodes 1000 --values", tmp_path / "a.mp4")
     assert frames_of(film)[0].shape[1] == 480 + 12 + 480
 
 
@@ -2142,15 +2084,13 @@ NO_FILE = "error: .* is no file, and no NAME/REPO on the Hub"
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        ("record frozenlake a.avi", 1, "error: a film is a file that ends in .mp4"),
+        ("record frozenlake .", 1, "error: a film is a file that ends in .mp4"),
         ("record frozenlake file/a.gif", 1, "error: .*file"),
-        ("record frozenlake .", 1, "error: a film is a file that ends in .mp4 or .gif"),
         ("record frozenlake a.png --learning", 1, "error: a film is a file that ends"),
         ("package taxi --folder file", 1, "error: .*file"),
         ("package taxi --folder .", 1, "error: .* would get lost, or words in it"),
         ("push taxi", 2, "the following arguments are required: --repo-id"),
         ("load nothing", 1, NO_FILE),
-        ("load ./no/file", 1, NO_FILE),
         ("load my-agent/q-learning.pkl", 1, NO_FILE),
         ("load file", 1, "error: file is not a Q-learning model: no pickle"),
         ("", 2, "the following arguments are required: command"),
@@ -2339,11 +2279,8 @@ def facts(section):
     prose = re.sub(r"<!--.*?-->", "", block.sub("", section))
     words = re.sub(r"\]\(.*?\)|<http.*?>", "", prose)  # without addresses
     return {
-        "number of the heading": re.match(r"#+ ?\d*", section)[0],
         "blocks": block.findall(section),
-        "rows of the tables": len(re.findall(r"^\|", words, re.MULTILINE)),
         "links": Counter(re.findall(r"(?:\]\(|<)(http.*?)[)>]", prose)),
-        "links within the project": len(re.findall(r"\]\((?!http)", prose)),
         "numbers": Counter(re.findall(r"[0-9]+(?:[.,][0-9]+)*", words)),
     }
 
@@ -2380,8 +2317,9 @@ def blocks(frame):
     return frame.reshape(height, 20, width, 20, 3).mean((1, 3))
 
 
-# Where a game's own frames end (10,000: nowhere), which each Gymnasium draws differently.
-GAME_FRAMES = {"learning.gif": 500, "frozenlake.gif": 10_000, "taxi.gif": 10_000}
+# A game's own frames, which each Gymnasium draws differently, fill the left of this film,
+# and all of those two.
+GAME_FRAMES = {"learning.gif": 500, "frozenlake.gif": None, "taxi.gif": None}
 
 
 def check_pictures(folder, names):
@@ -2391,7 +2329,7 @@ def check_pictures(folder, names):
         assert len(shown) == len(drawn), name
         left = GAME_FRAMES.get(name, 0)
         for before, now in zip(shown, drawn):
-            if left < before.shape[1]:
+            if left is not None:
                 gap = abs(blocks(before[:480, left:]) - blocks(now[:480, left:]))
                 assert gap.max() < 40, name
 
