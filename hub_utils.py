@@ -564,15 +564,13 @@ def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
 
 def with_captions(picture: Surface, snapshot: Snapshot, means: list[float]) -> Surface:
     """The picture, and under it the numbers of the moment and the curve so far."""
-    episode, epsilon, width = snapshot.episode, snapshot.epsilon, picture.get_width()
-    n_episodes, window = len(means), mean_window(len(means))
-    moment = f"episode {episode + 1:,} of {n_episodes:,}"
-    moment += f"   epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
+    episode, epsilon, _ = snapshot
+    width, window = picture.get_width(), mean_window(len(means))
+    moment = f"episode {episode + 1:,} of {len(means):,}"
+    share = f"epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
     score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
-    curve = draw_curve(means, episode, width)
-    return stacked(
-        picture, line_of_text(moment, width), line_of_text(score, width), curve
-    )
+    captions = [line_of_text(text, width) for text in (f"{moment}   {share}", score)]
+    return stacked(picture, *captions, draw_curve(means, episode, width))
 
 
 def draw_curve(means: list[float], episode: int, width: int) -> Surface:
@@ -846,9 +844,9 @@ def checked_model(anything: Any) -> Model:
         raise ValueError("its qtable has a cell that is no number")
     # What a model of the course leaves out is as for the lake.
     said = qlearning.LAKE | model
-    # Any number may be None but the three that an evaluation needs.
-    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, (int, float, type(None)))
-    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": (int, float)}
+    # An evaluation needs three of the numbers: any other may be None.
+    kinds: dict[str, Any] = dict.fromkeys(HYPERPARAMETERS, int | float | None)
+    kinds |= {"max_steps": int, "n_eval_episodes": int, "gamma": int | float}
     kinds |= {"eval_seed": list, "env_kwargs": dict}
     for name, kind in kinds.items():
         if not isinstance(said[name], kind):
@@ -944,7 +942,8 @@ def env_arguments(env: Env) -> dict[str, Any]:
     given = dict(env.spec.kwargs)
     given.pop("render_mode", None)  # how a game is shown is no part of it
     if qlearning.known_game(env) == "lake":
-        # Gymnasium prefers rows to a name, and with neither draws a map by chance.
+        # Gymnasium prefers rows, `desc`, to a name; with neither it draws a random map.
+        # In both cases only the rows say which map it is.
         has_rows = given.pop("desc", None) is not None
         if has_rows or given.get("map_name") is None:
             given.pop("map_name", None)
@@ -1333,13 +1332,6 @@ def fetch_repo(
     return info.sha, card
 
 
-# When nobody answers, an error of the client's HTTP library comes: an OSError from
-# requests, in older versions; in newer ones httpx's base error, which HfHubHTTPError is
-# derived from. (A failing disk is an OSError too, but one with an errno.)
-CLIENT_ERRORS: Any = (OSError, *errors.HfHubHTTPError.__bases__)
-NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
-
-
 def load_from_hub(
     repo_id: str, filename: str = "q-learning.pkl", *, token: str | None = None
 ) -> Model:
@@ -1359,6 +1351,13 @@ def load_from_hub(
     with hub_errors(repo_id):
         file = api.hf_hub_download(repo_id, filename)
     return load_model(file)
+
+
+# When nobody answers, the client's HTTP library raises: requests, in older versions, an
+# OSError; httpx, in newer ones, its own error, which is a base class of HfHubHTTPError.
+# (A failing disk is an OSError too, but one with an errno.)
+CLIENT_ERRORS: Any = (OSError, *errors.HfHubHTTPError.__bases__)
+NO_CONNECTION = "no connection to the Hub (HF_ENDPOINT can name a mirror of it)"
 
 
 @contextlib.contextmanager
@@ -1483,6 +1482,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     to_record = add_command(commands, record, argv)
+    to_record.usage = "%(prog)s recipe file [options]"
     to_record.add_argument("file", help="a film .mp4 or .gif, or a picture .png")
     films = to_record.add_mutually_exclusive_group()
     films.add_argument("--learning", action="store_true", help="film the training")
@@ -1518,7 +1518,7 @@ def add_command(
     Its help shows the numbers of the recipe that is named in `argv`.
     """
     about, name = function.__doc__, function.__name__
-    usage = f"%(prog)s recipe {'file ' if name == 'record' else ''}[options]"
+    usage = "%(prog)s recipe [options]"
     options = commands.add_parser(
         name, usage=usage, help=about, description=about, allow_abbrev=False
     )
