@@ -83,8 +83,9 @@ def record_video(
         states.append(new_state)
     if values:
         tried = tried_pairs(Qtable, initial_value)
-        maps = [draw(env, shown_values(env, Qtable, s, tried)) for s in states]
-        frames = [pixels(beside(game, map_)) for game, map_ in zip(frames, maps)]
+        for i, s in enumerate(states):
+            picture = draw(env, shown_values(env, Qtable, s, tried))
+            frames[i] = pixels(beside(frames[i], picture))
     write_film(path, frames, fps)
     return path
 
@@ -106,8 +107,8 @@ def check_film(path: Path, fps: float, env: Env) -> None:
 
 def write_film(path: Path, frames: list[Any], fps: float) -> None:
     """Write a film whole or not at all: an older one stays until the new one is there."""
-    # imageio shows equal frames in a row as a single one, and a GIF cannot show any frame
-    # for more than 655 seconds: so the whole film must be shorter than that.
+    # In a GIF imageio makes one frame of equal ones in a row, and none can be shown for
+    # more than 655 seconds: so the whole film must be shorter than that.
     if path.suffix.lower() == ".gif" and len(frames) / fps > 655:
         raise ValueError("a .gif of over 655 seconds: take a larger --fps, or an .mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,7 @@ def tried_pairs(Qtable: Table, initial_value: float = 0.0) -> set[tuple[int, int
     """The pairs of state and action that were tried, as far as a table can tell.
 
     A cell that has left its initial value was tried. But 0 can be a learned value as well
-    (a step into a hole): so if all began at 0, a row counts whole once a cell has changed.
+    (a step into a hole): so if all began at 0, one changed cell stands for its whole row.
     """
     tried = set()
     for state, row in enumerate(Qtable):
@@ -195,16 +196,16 @@ def shown_values(
 ) -> Values:
     """What a picture shows: the rows of the map, or of this state alone, and its shades.
 
-    The shades go from the lowest value, or 0 if that is lower, to the highest. Compared
-    are the V(s) of a map, else the actions of this state; only what was tried counts.
+    The shades go from the lowest value that was learned, or 0 if that is lower, to the
+    highest. On a map these are the V(s), without one the Q(s,a) of this state.
     """
     rows = {s: Qtable[s] for s in shown_states(env, state)}
-    learned = [
-        [q for action, q in enumerate(row) if (s, action) in tried]
-        for s, row in rows.items()
-    ]
-    is_map = len(rows) > 1
-    compared = [max(qs) for qs in learned if qs] if is_map else learned[0]
+    compared: list[float] = []
+    for s, row in rows.items():
+        learned = [q for action, q in enumerate(row) if (s, action) in tried]
+        if learned and len(rows) > 1:  # a map: of each place only V(s)
+            learned = [max(learned)]
+        compared += learned
     low, high = min([0.0, *compared]), max(compared, default=0.0)
     return Values(state, rows, tried, low, high)
 
@@ -343,8 +344,8 @@ def draw_move(square: Surface, cell: Cell, dx: int, dy: int) -> None:
     size = square.get_width()
 
     def point(ahead: float, aside: float) -> tuple[float, float]:
-        # In shares of the square: so far from the middle along the move, (dx, dy), and
-        # so far along (dy, dx), which is at a right angle to it.
+        # From the middle of the square `ahead` in the direction of the move, (dx, dy),
+        # and `aside` at a right angle to it, (dy, dx); both in shares of the square.
         x = 0.5 + ahead * dx + aside * dy
         y = 0.5 + ahead * dy + aside * dx
         return x * size, y * size
@@ -555,9 +556,8 @@ def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
     left_out = len(snapshots) - most
     chosen = []
     for k in range(most):
-        # How many to leave out before the k-th: none at first, at the end all of them.
-        # (The cube of a share from 0 to 1 stays near 0 for long.)
-        skipped = round(left_out * (k / (most - 1)) ** 3)
+        share = k / (most - 1)  # from 0 to 1; its cube stays near 0 for long
+        skipped = round(left_out * share**3)  # how many are left out before the k-th
         chosen.append(snapshots[k + skipped])
     return chosen
 
@@ -626,7 +626,7 @@ class Call:
 
 def text_key(key: Any) -> str:
     """The key of a dictionary, if it is a text."""
-    # Thousands of numbers can be chosen to have one hash: very slow in a dictionary.
+    # Numbers can be chosen that all have the same hash: very slow in a dictionary.
     if not isinstance(key, str):
         raise ValueError("a dictionary with keys that are no texts")
     return key
@@ -780,7 +780,8 @@ def numbers_in(data: bytes, dtype: Call) -> list[Any]:
     count = len(data) // struct.calcsize("=" + letter)
     if count > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES:,} values")
-    return list(struct.unpack(f"{BYTE_ORDERS[byte_order]}{count}{letter}", data))
+    layout = f"{BYTE_ORDERS[byte_order]}{count}{letter}"  # "<2d": two floats
+    return list(struct.unpack(layout, data))
 
 
 def plain(value: Any) -> Any:
@@ -804,11 +805,10 @@ def plain(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [copy(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            items = {}
-            for key, item in value.items():
-                copy(text_key(key), depth)  # only to count its letters
-                items[key] = copy(item, depth + 1)
-            return items
+            return {
+                copy(text_key(key), depth): copy(item, depth + 1)
+                for key, item in value.items()
+            }
         if value is None or type(value) in (bool, int, str):
             return value
         if type(value) is float and math.isfinite(value):
@@ -944,8 +944,8 @@ def env_arguments(env: Env) -> dict[str, Any]:
     if qlearning.known_game(env) == "lake":
         # Gymnasium prefers rows, `desc`, to a name; with neither it draws a random map.
         # In both cases only the rows say which map it is.
-        has_rows = given.pop("desc", None) is not None
-        if has_rows or given.get("map_name") is None:
+        rows, name = given.pop("desc", None), given.get("map_name")
+        if rows is not None or name is None:
             given.pop("map_name", None)
             given["desc"] = env.unwrapped.desc
     limit = env.spec.max_episode_steps
@@ -1074,12 +1074,12 @@ def round_trip(model: Model, env: Env, file: Path) -> tuple[Model, Env, float, f
 
 def draw_and_film(model: Model, env: Env, folder: Path, fps: float) -> None:
     """Write values.png and replay.mp4, both of the first episode that is scored."""
-    Qtable, start = model["qtable"], model.get("initial_value", 0.0)
-    state, seed = first_state(env, model), evaluation_seeds(model)[0]
-    picture = draw_values(env, Qtable, state=state, initial_value=start)
+    Qtable, initial_value = model["qtable"], model.get("initial_value", 0.0)
+    state = first_state(env, model)
+    picture = draw_values(env, Qtable, state=state, initial_value=initial_value)
     imageio.imwrite(folder / "values.png", picture)
-    steps, film = model["max_steps"], folder / "replay.mp4"
-    record_video(env, Qtable, film, fps, max_steps=steps, seed=seed)
+    steps, seed = model["max_steps"], evaluation_seeds(model)[0]
+    record_video(env, Qtable, folder / "replay.mp4", fps, max_steps=steps, seed=seed)
 
 
 # ------------------ The card ----------------------------------------------------------
@@ -1323,7 +1323,7 @@ def fetch_repo(
             raise
         card = None
         if "README.md" in [file.rfilename for file in info.siblings or []]:
-            # It lands in a cache folder laid out like the repo, so it keeps its name.
+            # The client's cache keeps the file's name, by which `card_in` finds it.
             path = api.hf_hub_download(repo_id, "README.md", revision=info.sha)
             card = card_in(Path(path).parent)
     if private is not None and private != info.private:

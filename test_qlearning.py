@@ -357,7 +357,7 @@ def test_numpys_numbers_become_plain_ones():
     table = taught(env, on_episode=lambda *told: scores.append(told[3]))
     assert type(table[0][0]) is type(scores[0]) is float
     env.reset()
-    (step,) = rollout(env, table, state, 9)
+    (step,) = rollout(env, array(2, 1), state, 9)
     assert [type(value) for value in step] == [int, int, float, int, bool]
 
 
@@ -1169,20 +1169,24 @@ def test_arrows_mark_the_greedy_actions(lake, learned):
 
 @pytest.fixture
 def written(monkeypatch):
-    """The texts that are written into a picture, and their colors."""
+    """The texts that are written into a picture: where in its square, and the color."""
     texts = {}
 
     def write(image, text, center, size, color=INK, background=None):
-        texts[text] = color
+        texts[text] = *(round(share, 2) for share in center), color
 
     monkeypatch.setattr(hub_utils, "write", write)
     return texts
 
 
-def test_numbers_stand_only_where_something_was_tried(lake, written):
-    table = edited(initialize_q_table(16, 4), (14, RIGHT, 1.0), (14, UP, 0.5))
+def test_numbers_stand_in_their_triangles_where_something_was_tried(lake, written):
+    table = initialize_q_table(16, 4)
+    table[14] = [0.1, 0.2, 1.0, 0.5]  # LEFT, DOWN, RIGHT, UP
     draw_values(lake, table)
-    assert {text for text in written if text} == {*"SGH", "1.00", "0.50", "0"}
+    numbers = ["0.10", "0.20", "1.00", "0.50"]
+    assert {text for text in written if text} == {*"SGH", *numbers}
+    places = [written[text][:2] for text in numbers]
+    assert places == [(0.16, 0.5), (0.5, 0.84), (0.84, 0.5), (0.5, 0.16)]
 
 
 def test_large_numbers_have_fewer_decimals(written):
@@ -1190,7 +1194,7 @@ def test_large_numbers_have_fewer_decimals(written):
     table[13], table[14] = [-12.57, 0.95, 0.0, 0.0], [-112.13, 0.0, 0.0, 0.0]
     draw_values(game("cliffwalking"), table)
     assert {"-12.6", "0.95", "-112", "0"} <= written.keys()
-    assert written["-112"] == INK, "dark on a pale shade"
+    assert written["-112"][2] == INK, "dark on a pale shade"
 
 
 def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
@@ -1199,7 +1203,7 @@ def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
     assert at(picture, 2, 3, *SEEN[RIGHT]) == PAPER, "never tried"
     assert at(picture, 2, 3, *SEEN[LEFT]) == DARKEST
     assert {text for text in written if text} == {*"SGH", "0.90"}
-    assert written["0.90"] == hub_utils.WHITE, "on the darkest shade"
+    assert written["0.90"][2] == hub_utils.WHITE, "on the darkest shade"
 
 
 def test_the_map_of_the_taxi():
