@@ -626,7 +626,7 @@ ACTIONS = {
     "cliff": ["UP", "RIGHT", "DOWN", "LEFT"],
     "taxi": ["south", "north", "east", "west", "pickup", "dropoff"],
 }
-TAXI_MAP = ["R...G", ".....", ".....", ".....", "Y..B."]
+TAXI_MAP = ["R...G", ".....", ".....", ".....", "Y..B."]  # its places, for routes
 
 
 def known_game(env: Env) -> str:
@@ -689,8 +689,8 @@ def map_of(env: Env) -> list[str]:
 
 
 def place_width(rows: list[str]) -> int:
-    """How many letters a place of a printed map takes: 13 x 6 still fit into a line."""
-    return 8 if len(rows[0]) <= 8 else 6
+    """How many letters of a line a place of a printed map takes: 8, or what there is."""
+    return min(8, 79 // len(rows[0]))
 
 
 def draw_map(rows: list[str], texts: dict[int, str]) -> str:
@@ -783,7 +783,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     print("README.md explains each part, in Chinese .github/README.zh-CN.md.")
 
 
-class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):  # four types, for type checkers
+class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):
     """The same environment, which keeps the steps of the current episode in `steps`."""
 
     def reset(self, **options: Any) -> Any:
@@ -866,10 +866,13 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
 
 
 def bar_length(score: float, best: float) -> int:
-    """How long the bar of a score is: 40 for the best possible one."""
+    """How long the bar of a score is: 40 for the best possible one.
+
+    Where the scores are costs, twice the cost has half the bar.
+    """
     if best > 0:
         return round(40 * max(0.0, min(1.0, score / best)))
-    if best < 0 and score < 0:  # costs: the larger one is worse
+    if best < 0 and score < 0:
         return round(40 * min(1.0, best / score))
     return 0
 
@@ -1228,13 +1231,17 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     for name in HYPERPARAMETERS:
         if getattr(args, name) is not None:
             recipe[name] = getattr(args, name)
-    epsilons = recipe["min_epsilon"], recipe["max_epsilon"]
-    alphas = final_alpha(recipe), recipe["learning_rate"]
     episodes, seeds = recipe["n_eval_episodes"], len(recipe["eval_seed"])
     try:
         check_counts(recipe["n_training_episodes"], recipe["max_steps"])
         check_counts(episodes, recipe["max_steps"])
-        check_rates(*epsilons, *alphas, recipe["gamma"])
+        check_rates(
+            recipe["min_epsilon"],
+            recipe["max_epsilon"],
+            final_alpha(recipe),
+            recipe["learning_rate"],
+            recipe["gamma"],
+        )
     except ValueError as error:
         parser.error(str(error))
     if 0 < seeds < episodes:
@@ -1256,8 +1263,9 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        # At exit Python would try once more to print the rest: send it to nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # At exit Python would try once more to print the rest: let that go nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
         return 1
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
         first_line = str(error).strip().partition("\n")[0]
