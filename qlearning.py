@@ -612,7 +612,7 @@ GAMES = {  # by Gymnasium's modules: a class of one's own may have the same name
 ABOUT = {
     "lake": "Walk from S over frozen F to the goal G; a hole H ends the walk.",
     "cliff": """Walk from S to the goal G along the cliff C.
-Reward: -1 a step; -100 for falling off the cliff, which leads back to S.""",
+Reward: -1 a step; -100 in its place for a fall, which leads back to S.""",
     "taxi": """Fetch a passenger at one of R, G, Y, B and bring them to another one.
 Reward: -1 a step; +20 for arriving; -10 for a wrong pickup or dropoff.
 25 places x 5 (passenger at R, G, Y, B or in the taxi) x 4 destinations = 500
@@ -716,17 +716,18 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     `arrows` are four signs, for LEFT, DOWN, RIGHT and UP, or none. ValueError for a game
     without a map (of at most 13 x 13).
     """
-    rows, names, texts = map_of(env), action_names(env), {}
+    rows, names = map_of(env), action_names(env)
     if not rows:
         raise ValueError("this game has no map to draw: show_table prints its Q-table")
     arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))  # {} without arrows
     room = place_width(rows) - 2  # for the number, less a blank and an arrow
+    texts = {}
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
         if is_known(model, row):
             name = names[argmax(row)].upper()
-            arrow = arrow_of.get(COMPASS.get(name, name), "")  # WEST is LEFT, and so on
-            texts[state] = arrow + shortened(max(row), room)
+            direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
+            texts[state] = arrow_of.get(direction, "") + shortened(max(row), room)
         elif letter not in "HCWG":  # holes, cliff, walls and goal: nobody acts there
             texts[state] = "."
     return draw_map(rows, texts)
@@ -765,7 +766,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     def remember(episode: int, epsilon: float, steps: int, score: float) -> None:
         history.append((episode, epsilon, steps, score))
         if len(history) <= 3000:  # enough for the first lessons
-            first_episodes.append(env.steps)
+            first_episodes.append(env.steps)  # those of the episode just over
 
     start = time.perf_counter()
     Qtable = learn(env, recipe, on_episode=remember)
@@ -787,7 +788,7 @@ class StepRecorder(gym.Wrapper[Any, Any, Any, Any]):
     """The same environment, which keeps the steps of the current episode in `steps`."""
 
     def reset(self, **options: Any) -> Any:
-        self.steps: list[Step] = []  # a new list: `tell_story` keeps the last one
+        self.steps: list[Step] = []  # a new list: `tell_story` keeps the old ones
         self.state, info = self.env.reset(**options)
         return self.state, info
 
@@ -849,8 +850,10 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         best = exact_score(env, max_steps)
     except ValueError:  # it publishes no rules: there are no bars
         best = 0.0
-    if best:
-        other = "no bar: 0 or less" if best > 0 else "half a bar: twice that"
+    if best:  # below 0 the scores are costs: twice the cost, half the bar
+        other = "0 or less has no bar"
+        if best < 0:
+            other = f"{2 * best:.2f} has half a bar"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
     print("episodes  epsilon  mean score since the line above, random steps included")
     # For 10,000 episodes 20, 40, 79, ... 5000, 10000: halved from the end, ten lines;
@@ -868,7 +871,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
 def bar_length(score: float, best: float) -> int:
     """How long the bar of a score is: 40 for the best possible one.
 
-    Where the scores are costs, twice the cost has half the bar.
+    Scores below 0 are costs: twice the cost has half the bar.
     """
     if best > 0:
         return round(40 * max(0.0, min(1.0, score / best)))
@@ -948,7 +951,8 @@ def show_arithmetic(env: Env, gamma: float, update: Update, lesson: str) -> None
 def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None:
     """Print how V(s) spreads over a lake, back from the goal: four maps."""
     print("\nHOW VALUE SPREADS: V(s) = max Q(s,a), and . where nothing is known yet")
-    Qtable, goals = initialize_q_table(*table_size(env), recipe["initial_value"]), 0
+    Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
+    goals = 0
     # The updates are made one by one as the loop asks: Qtable is as it was just then.
     for update in replayed_updates(recipe, Qtable, episodes):
         _, _, reward, _, terminated = update.step
@@ -1139,10 +1143,11 @@ def verdict(env: Env, found: Comparison) -> str:
         return "Nothing was learned: no reward has reached the table."
     missing = found.exact_table_score - found.agent_score
     if missing > EXACT:
-        where = "where it learned nothing"  # if no learned action is wrong
         if found.wrong:
             states = ", ".join(state_name(env, state) for state in found.wrong[:3])
             where = f"in states such as {states}"
+        else:
+            where = "where it learned nothing"
         return f"The agent scores {missing:.4f} less than the exact table, {where}."
     if max(found.gaps) < EXACT:
         return "All that was learned is exact."
@@ -1209,7 +1214,7 @@ def add_recipe(
         metavar="recipe",
         help=f"a game with all its numbers: {', '.join(RECIPES)}",
     )
-    # Argparse finds the recipe only after the help is made: look for it here.
+    # The help is written now, before argparse reads argv: look for the recipe here.
     named = [word for word in argv if word in RECIPES]
     shown = named[-1] if named else "frozenlake"  # whose values the help tells
     group = parser.add_argument_group(f"its numbers, in brackets those of {shown}")
@@ -1235,13 +1240,9 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     try:
         check_counts(recipe["n_training_episodes"], recipe["max_steps"])
         check_counts(episodes, recipe["max_steps"])
-        check_rates(
-            recipe["min_epsilon"],
-            recipe["max_epsilon"],
-            final_alpha(recipe),
-            recipe["learning_rate"],
-            recipe["gamma"],
-        )
+        epsilons = recipe["min_epsilon"], recipe["max_epsilon"]
+        alphas = final_alpha(recipe), recipe["learning_rate"]
+        check_rates(*epsilons, *alphas, recipe["gamma"])
     except ValueError as error:
         parser.error(str(error))
     if 0 < seeds < episodes:
@@ -1263,7 +1264,7 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        # At exit Python would try once more to print the rest: let that go nowhere.
+        # At exit Python prints what is left: from here on stdout leads nowhere.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         return 1

@@ -792,7 +792,7 @@ VERDICT: The agent plays as well as the exact table, though not all values are
 exact.
 """,
     "cliffwalking": """
-A bar of 40 signs is the best possible score, -13.00; half a bar: twice that.
+A bar of 40 signs is the best possible score, -13.00; -26.00 has half a bar.
 ...
      500    0.056     -34.43  ███████████████
 ...
