@@ -1349,6 +1349,7 @@ REFUSED = [
     ("other keys", pickle.dumps({1: 2}), "a dictionary with keys that are no texts"),
     # no model
     ("a list", pickle.dumps([1, 2]), "a dictionary with env_id and qtable"),
+    ("no name", with_table(env_id=5), "a dictionary with env_id and qtable"),
     ("no table", with_table(qtable=None), "its qtable is not a list of rows"),
     ("no rows", with_table(qtable=[5]), "its qtable is not a list of rows"),
     ("a text in it", with_table(qtable=[["1"]]), "its qtable has a cell that is no number"),
@@ -1368,6 +1369,7 @@ REFUSED = [
     ("3 dimensions", pickle.dumps(array(2, 2)[None]), "an array that is no table"),
     # work without an end
     ("10 ** 6 numbers", pickle.dumps([[[0] * 100] * 100] * 100), "more values, or deeper nested"),
+    ("6 * 10 ** 5 bytes", pickle.dumps(array(1000, 600, "uint8")), "more than 500,000 values"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
     ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
     ("a key of 2 ** 100", b"\x80\x04)" + b"q\0h\0\x86" * 100 + b"q\1}h\1Ns.", "keys that"),
@@ -1433,7 +1435,7 @@ def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, model, l
     numpys = array(16, 4)
     numpys[:] = learned
     written = model | {"qtable": numpys, "gamma": numpys[14, 2], "eval_seed": ()}
-    path = save_model(written, tmp_path / "new" / "m.pkl")
+    path = save_model(written, tmp_path / "new" / "er" / "m.pkl")
     expected = model | {"qtable": learned, "gamma": learned[14][2], "eval_seed": []}
     read = pickle.loads(path.read_bytes())
     assert read == load_model(path) == expected
