@@ -530,8 +530,7 @@ def watch_learning(
         scores.append(score)
         means.append(statistics.fmean(scores[-window:]))
         for state, action, *_ in env.steps:  # those of the episode that has just ended
-            if state in states:
-                first_tried.setdefault((state, action), episode)  # keeps the earliest
+            first_tried.setdefault((state, action), episode)  # keeps the earliest
         V = [round(max(Qtable[s]), 2) for s in states]
         # Counted from the end, so that the last episode always has its snapshot.
         is_twentieth = (n_episodes - 1 - episode) % twentieth == 0

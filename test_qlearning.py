@@ -1315,6 +1315,12 @@ def test_the_curve_is_a_moving_mean(watched, lake):
     assert means[-1] == pytest.approx(sum(scores[-20:]) / 20), "a fiftieth of 1000"
 
 
+def test_the_curve_ends_at_the_episode_of_the_moment():
+    for means, x, y in ([0, 1], 70 + 318 / 2, 14), ([1, 1, 0], 70 + 318 * 2 / 3, 96):
+        curve = hub_utils.pixels(hub_utils.draw_curve(means, len(means) - 1, 400))
+        assert tuple(curve[y, round(x)]) == ORANGE, "from 70 to 388, from 96 up to 14"
+
+
 # ------------------ A pickle is a program, and is not run -----------------------------
 class Call:
     """What is pickled as a call of a function, with its arguments."""
@@ -1928,6 +1934,7 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
 
 
 def test_message_privacy_organization_and_token_are_as_asked_for(hub, push):
+    hub.commit("ann/lake", {})  # somebody has made it, without a card
     push(private=False)
     push("club/lake", commit_message="better", private=True)
     for repo_id, private in ("ann/lake", True), ("club/lake", False):
@@ -2130,10 +2137,11 @@ def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
         return capsys.readouterr()
 
     claims = model | {"n_eval_episodes": 10**9, "max_steps": 10**9}
-    out, err = load(claims | {"env_kwargs": {"map_name": "4x4"}})
+    endless = {"map_name": "4x4", "max_episode_steps": -1}
+    out, err = load(claims | {"env_kwargs": endless})
     assert err == "note: at most 200 episodes of 1000 steps are played\n"
     assert "THE SCORE: 200 greedy episodes" in out
-    assert "from all starts in 100 steps" in out
+    assert "from all starts in 1000 steps" in out
     large = {"env_kwargs": {"desc": ["S" * 50] * 50}, "qtable": [[0.5] * 4] * 2_500}
     out, _ = load(claims | large)
     assert "THE SCORE: " in out and "THE PROOF" not in out and len(out) < 5000
