@@ -1264,10 +1264,7 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        # At exit Python prints what is left: from here on stdout leads nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        return 1
+        os._exit(1)  # at once: sys.exit would try to print the rest, and complain
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
         first_line = str(error).strip().partition("\n")[0]
         print(f"error: {first_line}", file=sys.stderr)
