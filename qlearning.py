@@ -567,7 +567,7 @@ OTHER_ID = {
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
-    # Only with options that mean the same in both (is_rainy, say, may not).
+    # Only with options that mean the same in both versions of the game.
     same_in_both = {"render_mode", "max_episode_steps"}
     if env_id not in gym.registry and kwargs.keys() <= same_in_both:
         env_id = OTHER_ID.get(env_id, env_id)
@@ -689,7 +689,7 @@ def map_of(env: Env) -> list[str]:
 
 
 def place_width(rows: list[str]) -> int:
-    """How many letters of a line a place of a printed map takes: 8, or what there is."""
+    """How many letters wide a place of a printed map is: 8, on a wide map fewer."""
     return min(8, 79 // len(rows[0]))
 
 
@@ -720,7 +720,7 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
     if not rows:
         raise ValueError("this game has no map to draw: show_table prints its Q-table")
     arrow_of = dict(zip(["LEFT", "DOWN", "RIGHT", "UP"], arrows))  # {} without arrows
-    room = place_width(rows) - 2  # for the number, less a blank and an arrow
+    room = place_width(rows) - 2  # for a number; two letters are a blank and its arrow
     texts = {}
     for state, letter in enumerate("".join(rows)):
         row = model["qtable"][state]
@@ -728,13 +728,13 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
             name = names[argmax(row)].upper()
             direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
             texts[state] = arrow_of.get(direction, "") + shortened(max(row), room)
-        elif letter not in "HCWG":  # holes, cliff, walls and goal: nobody acts there
+        elif letter not in "HCWG":  # in holes, cliff, walls and goal nobody acts
             texts[state] = "."
     return draw_map(rows, texts)
 
 
 def shortened(value: float, room: int) -> str:
-    """A value with three decimals, or as many as fit into so many letters."""
+    """A value on a map: with three decimals, or as many as fit into so many letters."""
     for decimals in (3, 2, 1, 0):
         text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # + 0.0: no minus zero
         if len(text) <= room:
@@ -743,7 +743,7 @@ def shortened(value: float, room: int) -> str:
 
 
 def number(value: float) -> str:
-    """A value with four decimals; a large one with fewer."""
+    """A value in a table: with four decimals; a large one with fewer."""
     value = round(value, 4) + 0.0  # + 0.0: no minus before a zero
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
 
@@ -856,8 +856,8 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
             other = f"{2 * best:.2f} has half a bar"
         print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
     print("episodes  epsilon  mean score since the line above, random steps included")
-    # For 10,000 episodes 20, 40, 79, ... 5000, 10000: halved from the end, ten lines;
-    # for few episodes fewer, as a set has each end once.
+    # Where the ten lines end, each at half of the next: 20, 40, 79, ... 5000, 10000. (Of
+    # few episodes there are fewer lines: a set has each end once.)
     ends = sorted({math.ceil(len(history) / 2**i) for i in range(10)})
     start = 0
     for end in ends:
@@ -922,7 +922,7 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     if first is not None:
         show_arithmetic(env, gamma, first, "the first value that changes")
     for update in changes:  # those after the first
-        # A best value that is neither 0 nor the start's was learned.
+        # The best value of s' was learned if it is no longer 0, or what it started at.
         if update.next_value not in (0, start):
             show_arithmetic(env, gamma, update, "the first built on a learned value")
             _, _, _, new_state, _ = update.step
@@ -1094,7 +1094,7 @@ class Comparison(NamedTuple):
     known: list[int]  # the states whose row has changed
     gaps: list[float]  # how far each cell of these rows is from the exact one
     wrong: list[int]  # the states among them whose greedy action is not a best one
-    end_values: list[float]  # the cells of the ends, in which nobody acts
+    end_values: list[float]  # the cells of the ends: nobody acts there, nothing changes
     agent_score: float  # the expected score of this table's greedy policy
     exact_table_score: float  # the expected score of the exact table's
     best_score: float  # the expected score of the best possible play
@@ -1214,9 +1214,10 @@ def add_recipe(
         metavar="recipe",
         help=f"a game with all its numbers: {', '.join(RECIPES)}",
     )
-    # The help is written now, before argparse reads argv: look for the recipe here.
+    # The help is to tell the values of the recipe that argv names. It is written here,
+    # before argparse reads argv: so look for the name.
     named = [word for word in argv if word in RECIPES]
-    shown = named[-1] if named else "frozenlake"  # whose values the help tells
+    shown = named[-1] if named else "frozenlake"
     group = parser.add_argument_group(f"its numbers, in brackets those of {shown}")
     for name, (value, meaning) in HYPERPARAMETERS.items():
         kind = int if isinstance(value, int) else float
@@ -1247,7 +1248,7 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(str(error))
     if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
-    # `package` and `push` of hub_utils.py have no --show-episode: 1 is always right.
+    # (`package` and `push` of hub_utils.py have no such option: they show the first.)
     if not 1 <= getattr(args, "show_episode", 1) <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")
     return recipe
@@ -1264,7 +1265,8 @@ def run(command: Callable[[], object]) -> int:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads the output, `head` say, has seen enough
-        os._exit(1)  # at once: sys.exit would try to print the rest, and complain
+        # A usual exit would print what is left, which must fail again: so end at once.
+        os._exit(1)
     except (OSError, ValueError, RuntimeError, OverflowError, gym.error.Error) as error:
         first_line = str(error).strip().partition("\n")[0]
         print(f"error: {first_line}", file=sys.stderr)
