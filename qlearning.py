@@ -419,7 +419,7 @@ def bellman_backup(P: Any, V: list[float], gamma: float) -> Table:
     for state in range(len(V)):
         row = []
         for action in range(len(P[state])):
-            parts = []  # of each thing that can happen its probability times its target
+            parts = []  # probability * target, for each thing that can happen
             for probability, new_state, reward, terminated in P[state][action]:
                 next_value = 0.0 if terminated else V[new_state]
                 parts.append(probability * (reward + gamma * next_value))
@@ -453,8 +453,8 @@ def step_limit(env: Env, max_steps: int) -> int:
 def exact_score(env: Env, max_steps: int, Qtable: Table | None = None) -> float:
     """The score to expect of a greedy policy, computed from the rules and not sampled.
 
-    Without a table: of the best possible play, which may count the steps that are left
-    (near the end of an episode another action may be the best one).
+    Without a table it is that of the best possible play, which knows how many steps are
+    left: near the end of an episode another action may be the best one.
     """
     P, start_probabilities = rules(env)
     # V(s) is the score still to come with 0 steps left, then with 1, 2, ... steps left.
@@ -850,7 +850,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         best = exact_score(env, max_steps)
     except ValueError:  # it publishes no rules: there are no bars
         best = 0.0
-    if best:  # below 0 the scores are costs: twice the cost, half the bar
+    if best:  # if it is below 0, the scores are costs: the bar of 26 is half that of 13
         other = "0 or less has no bar"
         if best < 0:
             other = f"{2 * best:.2f} has half a bar"
@@ -953,7 +953,8 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
     print("\nHOW VALUE SPREADS: V(s) = max Q(s,a), and . where nothing is known yet")
     Qtable = initialize_q_table(*table_size(env), recipe["initial_value"])
     goals = 0
-    # The updates are made one by one as the loop asks: Qtable is as it was just then.
+    # The generator makes an update only when the loop asks for it. So what Qtable holds
+    # now is what it held after this update.
     for update in replayed_updates(recipe, Qtable, episodes):
         _, _, reward, _, terminated = update.step
         if not (terminated and reward > 0):  # the goal was not reached
