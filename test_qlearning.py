@@ -975,6 +975,8 @@ def test_a_reader_who_has_seen_enough_ends_it_in_peace():
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
 def test_ctrl_c_ends_it_in_peace():
+    # Programs that run in the background may ignore it, and so would those they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     endless = invocation("-u", "qlearning.py", "--episodes", "9999999")
     with subprocess.Popen(**endless) as learner:
         try:
