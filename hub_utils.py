@@ -199,7 +199,8 @@ def shown_values(
     The shades go from the lowest value that was learned, or 0 if that is lower, to the
     highest. On a map these are the V(s), without one the Q(s,a) of this state.
     """
-    rows = {s: Qtable[s] for s in shown_states(env, state)}
+    # pygame takes Python's own numbers only, and not those of a NumPy array.
+    rows = {s: [float(q) for q in Qtable[s]] for s in shown_states(env, state)}
     compared: list[float] = []
     for s, row in rows.items():
         learned = [q for action, q in enumerate(row) if (s, action) in tried]
@@ -210,15 +211,9 @@ def shown_values(
     return Values(state, rows, tried, low, high)
 
 
-def map_rows(env: Env) -> list[str]:
-    """The rows of the map, a letter for each place; none for a game without a map."""
-    is_taxi = qlearning.known_game(env) == "taxi"
-    return qlearning.TAXI_MAP if is_taxi else qlearning.map_of(env)
-
-
 def shown_states(env: Env, state: int) -> list[int]:
     """The states of the places of the map, row by row; without a map this state alone."""
-    n_places = len("".join(map_rows(env)))
+    n_places = len("".join(qlearning.places_of(env)))
     if qlearning.known_game(env) == "taxi":
         # A taxi has 20 states in each place: for 5 places of the passenger and 4
         # destinations. All places are shown with those of `state`.
@@ -253,7 +248,7 @@ class Cell(NamedTuple):
 
 def draw(env: Env, values: Values) -> Surface:
     """The map with a row of the table in each place; bars for a game without a map."""
-    names, rows = qlearning.action_names(env), map_rows(env)
+    names, rows = qlearning.action_names(env), qlearning.places_of(env)
     is_taxi = qlearning.known_game(env) == "taxi"
     if rows and not is_taxi:
         return draw_map(values, names, rows, NO_CHOICE)
@@ -943,8 +938,8 @@ def env_arguments(env: Env) -> dict[str, Any]:
     if qlearning.known_game(env) == "lake":
         # Gymnasium prefers rows, `desc`, to a name; with neither it draws a random map.
         # In both cases only the rows say which map it is.
-        rows, name = given.pop("desc", None), given.get("map_name")
-        if rows is not None or name is None:
+        desc, map_name = given.pop("desc", None), given.get("map_name")
+        if desc is not None or map_name is None:
             given.pop("map_name", None)
             given["desc"] = env.unwrapped.desc
     limit = env.spec.max_episode_steps

@@ -626,7 +626,7 @@ ACTIONS = {
     "cliff": ["UP", "RIGHT", "DOWN", "LEFT"],
     "taxi": ["south", "north", "east", "west", "pickup", "dropoff"],
 }
-TAXI_MAP = ["R...G", ".....", ".....", ".....", "Y..B."]  # its places, for routes
+TAXI_PLACES = ["R...G", ".....", ".....", ".....", "Y..B."]
 
 
 def known_game(env: Env) -> str:
@@ -686,6 +686,11 @@ def map_of(env: Env) -> list[str]:
             f"{n_states} states"
         )
     return rows
+
+
+def places_of(env: Env) -> list[str]:
+    """The rows of a map, a letter for each place: a taxi has 20 states in each."""
+    return TAXI_PLACES if known_game(env) == "taxi" else map_of(env)
 
 
 def place_width(rows: list[str]) -> int:
@@ -1060,10 +1065,9 @@ def show_route(env: Env, steps: list[Step]) -> None:
     """Print the map, if there is one, with the step that first reached each place."""
     first_state = steps[0][0]
     places = [first_state] + [new_state for _, _, _, new_state, _ in steps]
-    rows = map_of(env)
+    rows = places_of(env)
     if known_game(env) == "taxi":
-        rows = TAXI_MAP
-        places = [state // 20 for state in places]  # 20 states for each place
+        places = [state // 20 for state in places]
     reached: dict[int, str] = {}
     for i, place in enumerate(places):
         reached.setdefault(place, str(i))  # only the first time counts

@@ -1231,7 +1231,9 @@ def test_games_of_ones_own_have_a_map_and_buttons(written):
 
 @pytest.mark.parametrize("row", [[1.0, -1.0], [-1.0, -2.0]])
 def test_without_a_map_there_are_bars(row):
-    picture = draw_values(Script(*WALK), [row, [0.0] * 2, [0.0] * 2], state=0)
+    table = array(3, 2, "float32")  # whose numbers are none of Python's
+    table[0] = row
+    picture = draw_values(Script(*WALK), table, state=0)
     assert picture.shape == (40 + 2 * 40, 600, 3)
     # Bars begin at 140; the best is 360 pixels long, the worst 40.
     for line, end, color in (picture[20], 500, DARKEST), (picture[60], 180, PALEST):
