@@ -855,11 +855,11 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         best = exact_score(env, max_steps)
     except ValueError:  # it publishes no rules: there are no bars
         best = 0.0
-    if best:  # if it is below 0, the scores are costs: the bar of 26 is half that of 13
-        other = "0 or less has no bar"
-        if best < 0:
-            other = f"{2 * best:.2f} has half a bar"
-        print(f"A bar of 40 signs is the best possible score, {best:.2f}; {other}.")
+    scale = f"A bar of 40 signs is the best possible score, {best:.2f}"
+    if best > 0:
+        print(f"{scale}; 0 or less has no bar.")
+    elif best < 0:  # the scores are costs: twice the cost has half the bar
+        print(f"{scale}; {2 * best:.2f} has half a bar.")
     print("episodes  epsilon  mean score since the line above, random steps included")
     # Where the ten lines end, each at half of the next: 20, 40, 79, ... 5000, 10000. (Of
     # few episodes there are fewer lines: a set has each end once.)
