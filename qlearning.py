@@ -927,7 +927,7 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     if first is not None:
         show_arithmetic(env, gamma, first, "the first value that changes")
     for update in changes:  # those after the first
-        # The best value of s' was learned if it is no longer 0, or what it started at.
+        # Ends count 0, and what is new has the start value: any other was learned.
         if update.next_value not in (0, start):
             show_arithmetic(env, gamma, update, "the first built on a learned value")
             _, _, _, new_state, _ = update.step
