@@ -1118,7 +1118,7 @@ def ends_after(env: Env, states: list[int]) -> set[int]:
 
 
 def compare(env: Env, model: Recipe) -> Comparison:
-    """A table beside the exact one; ValueError if there is none."""
+    """How far a table is from the exact one; ValueError if the game has no exact one."""
     Qtable, max_steps = model["qtable"], model["max_steps"]
     exact = value_iteration(env, model["gamma"])
     known = [state for state, row in enumerate(Qtable) if is_known(model, row)]
@@ -1175,7 +1175,7 @@ def show_proof(env: Env, model: Recipe) -> None:
     n_exact = sum(gap < EXACT for gap in found.gaps)
     start = model.get("initial_value", 0.0)
     n_ends = len(found.end_values)
-    n_kept = found.end_values.count(start)  # if some are not, the code is wrong
+    n_kept = found.end_values.count(start)  # if fewer, an update went to an end
     n_steps = step_limit(env, model["max_steps"])
     print(f"States whose row has changed: {n_known} of {len(model['qtable'])}")
     print(f"Their Q-values that are exact to 8 decimals: {n_exact} of {n_cells}")
