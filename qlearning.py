@@ -1246,14 +1246,14 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     try:
         check_counts(recipe["n_training_episodes"], recipe["max_steps"])
         check_counts(episodes, recipe["max_steps"])
-        epsilons = recipe["min_epsilon"], recipe["max_epsilon"]
-        alphas = final_alpha(recipe), recipe["learning_rate"]
-        check_rates(*epsilons, *alphas, recipe["gamma"])
+        low, high = recipe["min_epsilon"], recipe["max_epsilon"]
+        min_alpha, alpha = final_alpha(recipe), recipe["learning_rate"]
+        check_rates(low, high, min_alpha, alpha, recipe["gamma"])
     except ValueError as error:
         parser.error(str(error))
     if 0 < seeds < episodes:
         parser.error(f"--eval-episodes {episodes}: this game has only {seeds} seeds")
-    # (`package` and `push` of hub_utils.py have no such option: they show the first.)
+    # Not every command of hub_utils.py has this option: without it the first is shown.
     if not 1 <= getattr(args, "show_episode", 1) <= episodes:
         parser.error(f"--show-episode must be from 1 to {episodes}")
     return recipe
