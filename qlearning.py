@@ -1208,7 +1208,6 @@ def add_recipe(
 ) -> None:
     """Let a parser take a recipe, and an option for each hyperparameter.
 
-    The help tells the values of the recipe that `argv` names, by default of the lake.
     With nargs="?" the recipe need not be named.
     """
     parser.add_argument(
@@ -1219,8 +1218,8 @@ def add_recipe(
         metavar="recipe",
         help=f"a game with all its numbers: {', '.join(RECIPES)}",
     )
-    # The help is to tell the values of the recipe that argv names. It is written here,
-    # before argparse reads argv: so look for the name.
+    # The help tells the values of the recipe that argv names, by default of the lake. It
+    # is written here, before argparse reads argv: so look for the name.
     named = [word for word in argv if word in RECIPES]
     shown = named[-1] if named else "frozenlake"
     group = parser.add_argument_group(f"its numbers, in brackets those of {shown}")
