@@ -1090,7 +1090,7 @@ def how_it_ended(env: Env, steps: list[Step]) -> str:
 
 
 # ------------------ The proof: the learned table beside the exact one -----------------
-EXACT = 5e-9  # values that are nearer than this are equal to 8 decimals
+TOLERANCE = 5e-9  # values that are nearer than this are equal to 8 decimals
 
 
 class Comparison(NamedTuple):
@@ -1127,7 +1127,7 @@ def compare(env: Env, model: Recipe) -> Comparison:
         for action, value in enumerate(Qtable[state]):
             gaps.append(abs(value - exact[state][action]))
         greedy_action = greedy_policy(Qtable, state)
-        if exact[state][greedy_action] < max(exact[state]) - EXACT:
+        if exact[state][greedy_action] < max(exact[state]) - TOLERANCE:
             wrong.append(state)
     for state in ends_after(env, known):
         end_values.extend(Qtable[state])
@@ -1147,14 +1147,14 @@ def verdict(env: Env, found: Comparison) -> str:
     if not found.known:
         return "Nothing was learned: no reward has reached the table."
     missing = found.exact_table_score - found.agent_score
-    if missing > EXACT:
+    if missing > TOLERANCE:
         if found.wrong:
             states = ", ".join(state_name(env, state) for state in found.wrong[:3])
             where = f"in states such as {states}"
         else:
             where = "where it learned nothing"
         return f"The agent scores {missing:.4f} less than the exact table, {where}."
-    if max(found.gaps) < EXACT:
+    if max(found.gaps) < TOLERANCE:
         return "All that was learned is exact."
     return (
         "The agent plays as well as the exact table, though not all values are exact."
@@ -1172,7 +1172,7 @@ def show_proof(env: Env, model: Recipe) -> None:
     n_known = len(found.known)
     n_right = n_known - len(found.wrong)
     n_cells = len(found.gaps)
-    n_exact = sum(gap < EXACT for gap in found.gaps)
+    n_exact = sum(gap < TOLERANCE for gap in found.gaps)
     start = model.get("initial_value", 0.0)
     n_ends = len(found.end_values)
     n_kept = found.end_values.count(start)  # if fewer, an update went to an end
