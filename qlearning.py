@@ -635,10 +635,7 @@ def known_game(env: Env) -> str:
 
 
 def action_names(env: Env) -> list[str]:
-    """The names of the actions: your own game may list them as `action_names`.
-
-    (Those named LEFT, DOWN, RIGHT, UP or as on a COMPASS are drawn as such.)
-    """
+    """The names of the actions: your own game may list them as `action_names`."""
     names = ACTIONS.get(known_game(env)) or getattr(game_of(env), "action_names", None)
     n_actions = table_size(env)[1]
     if not names:
@@ -855,7 +852,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
         best = exact_score(env, max_steps)
     except ValueError:  # it publishes no rules: there are no bars
         best = 0.0
-    scale = f"A bar of 40 signs is the best possible score, {best:.2f}"
+    scale = f"A bar of 40 signs is the best score to expect, {best:.2f}"
     if best > 0:
         print(f"{scale}; 0 or less has no bar.")
     elif best < 0:  # the scores are costs: twice the cost has half the bar
@@ -899,10 +896,7 @@ class Update(NamedTuple):
 def replayed_updates(
     recipe: Recipe, Qtable: Table, episodes: list[list[Step]]
 ) -> Iterator[Update]:
-    """Each update of these episodes, made once more in a new Qtable: the same numbers.
-
-    (`train` says nothing about single updates, so that it stays short.)
-    """
+    """Each update of these episodes, made once more in a new Qtable: the same numbers."""
     gamma, decay_rate = recipe["gamma"], recipe["decay_rate"]
     low, high = final_alpha(recipe), recipe["learning_rate"]
     for episode, steps in enumerate(episodes):
@@ -1156,9 +1150,7 @@ def verdict(env: Env, found: Comparison) -> str:
         return f"The agent scores {missing:.4f} less than the exact table, {where}."
     if max(found.gaps) < TOLERANCE:
         return "All that was learned is exact."
-    return (
-        "The agent plays as well as the exact table, though not all values are exact."
-    )
+    return "The agent plays as well as the exact table: what is inexact costs no score."
 
 
 def show_proof(env: Env, model: Recipe) -> None:

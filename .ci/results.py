@@ -17,8 +17,25 @@ MOST_STEPS = {"taxi-exact": 112_000, "frozenlake-8x8-slippery": 790_000}
 
 
 def game(name):
-    """The environment of a recipe."""
-    return make_env(RECIPES[name]["env_id"], **RECIPES[name]["env_kwargs"])
+    """The environment of a recipe, without Gymnasium's wrappers, which take time.
+
+    They change nothing here: no recipe's `max_steps` goes beyond the game's own limit.
+    """
+    return make_env(RECIPES[name]["env_id"], **RECIPES[name]["env_kwargs"]).unwrapped
+
+
+def without_luck(env):
+    """A lake without ice that takes a tenth of the time for a step.
+
+    Gymnasium draws a random number for each step, also where only one thing can happen.
+    """
+
+    def step(action):
+        ((_, env.s, reward, terminated),) = env.P[env.s][action]
+        return env.s, reward, terminated, False, {}
+
+    env.step = step
+    return env
 
 
 def first_of_equals(Qtable, state, epsilon, rng):
@@ -30,7 +47,7 @@ def first_of_equals(Qtable, state, epsilon, rng):
 
 def is_solved(policy, decay_rate, seed):
     """Whether an agent that learns by this policy solves the lake without ice."""
-    env, recipe = game("frozenlake"), RECIPES["frozenlake"]
+    env, recipe = without_luck(game("frozenlake")), RECIPES["frozenlake"]
     with mock.patch.object(qlearning, "epsilon_greedy_policy", policy):
         table = learn(env, recipe | {"decay_rate": decay_rate, "seed": seed})
     return exact_score(env, 99, table) == 1
