@@ -389,30 +389,6 @@ def game_of(env: Env) -> Env:
     return env
 
 
-def rules(env: Env) -> tuple[Any, list[float]]:
-    """The rules P that a game publishes, and the probability of each state to be first.
-
-    P[s][a] lists all that can happen: (probability, new_state, reward, terminated). A
-    learner never looks at it. ValueError if there is no such P for these states.
-    """
-    game = game_of(env)
-    n_states, n_actions = table_size(env)
-    try:
-        P = game.P
-        starts = [float(p) for p in game.initial_state_distrib]
-        usable = len(starts) == n_states
-        for state in range(n_states):
-            for action in range(n_actions):
-                for _, new_state, _, _ in P[state][action]:
-                    usable = usable and new_state in range(n_states)
-    except (AttributeError, LookupError, TypeError, ValueError):
-        usable = False  # it has no P, or its P is something else
-    if not usable:
-        text = "publishes no rules (P and initial_state_distrib)"
-        raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
-    return P, starts
-
-
 def bellman_backup(P: Any, V: list[float], gamma: float) -> Table:
     """Q(s,a) = the expected r + gamma V(s') over all that can happen. [book, eq. 4.6]"""
     Qtable = []
@@ -426,6 +402,27 @@ def bellman_backup(P: Any, V: list[float], gamma: float) -> Table:
             row.append(sum(parts))
         Qtable.append(row)
     return Qtable
+
+
+def rules(env: Env) -> tuple[Any, list[float]]:
+    """The rules P that a game publishes, and the probability of each state to be first.
+
+    P[s][a] lists all that can happen: (probability, new_state, reward, terminated). A
+    learner never looks at it. ValueError if there is no such P for these states.
+    """
+    game = game_of(env)
+    n_states, _ = table_size(env)
+    try:
+        P = game.P
+        starts = [float(p) for p in game.initial_state_distrib]
+        bellman_backup(P, starts, gamma=1)  # a trial: it fails if P is something else
+        usable = len(starts) == n_states
+    except (AttributeError, LookupError, TypeError, ValueError):
+        usable = False
+    if not usable:
+        text = "publishes no rules (P and initial_state_distrib)"
+        raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
+    return P, starts
 
 
 def value_iteration(env: Env, gamma: float) -> Table:
