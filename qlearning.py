@@ -726,25 +726,19 @@ def draw_policy(env: Env, model: Recipe, arrows: str = "") -> str:
         if is_known(model, row):
             name = names[argmax(row)].upper()
             direction = COMPASS.get(name, name)  # WEST is LEFT, and so on
-            texts[state] = arrow_of.get(direction, "") + shortened(max(row), room)
+            texts[state] = arrow_of.get(direction, "") + number(max(row), room, 3)
         elif letter not in "HCWG":  # in holes, cliff, walls and goal nobody acts
             texts[state] = "."
     return draw_map(rows, texts)
 
 
-def shortened(value: float, room: int) -> str:
-    """A value on a map: with three decimals, or as many as fit into so many letters."""
-    for decimals in (3, 2, 1, 0):
+def number(value: float, room: int = 9, most_decimals: int = 4) -> str:
+    """A value with as many decimals as fit into so many letters."""
+    for decimals in range(most_decimals, -1, -1):
         text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # + 0.0: no minus zero
         if len(text) <= room:
-            return text
+            break
     return text
-
-
-def number(value: float) -> str:
-    """A value in a table: with four decimals; a large one with fewer."""
-    value = round(value, 4) + 0.0  # + 0.0: no minus before a zero
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
 
 
 def printable(pretty: str, plain: str) -> str:
@@ -1049,7 +1043,7 @@ def show_step(env: Env, model: Recipe, i: int, step: Step) -> None:
     error = round(target, 4) - round(expected, 4)  # of the printed numbers
     name, action_name = state_name(env, state)[:19], action_names(env)[action][:8]
     print(f"{i:>4} {name:<19} {action_name:<8}{reward:>8g}", end="")
-    print(f"{number(expected):>9}{number(target):>10}{error:>+10.4f}")
+    print(f"{number(expected, 8):>9}{number(target):>10}{error:>+10.4f}")
 
 
 def show_route(env: Env, steps: list[Step]) -> None:
@@ -1293,7 +1287,6 @@ def show_recipes() -> None:
         game = f"{recipe['env_id']} {recipe['env_kwargs'].get('map_name', '')}".rstrip()
         print(f"{name:25}{recipe['n_training_episodes']:>6} episodes of {game}")
         print(f"    {LESSONS[name]}")
-    print(f"They are {len(RECIPES)} settings of three games: lake, taxi and cliff.")
 
 
 if __name__ == "__main__":
