@@ -211,7 +211,8 @@ def test_epsilon_greedy_frequencies_are_exact(epsilon, row, counts):
 # ------------------ Steps 3 and 4: act and observe, then update Q(s,a) ----------------
 def test_update_by_hand():
     table = [[0.0, 2.0], [3.0, 4.0]]
-    new = td_update(table, 0, 1, 1.0, 1, learning_rate=0.5, gamma=0.75)
+    state, action, reward, new_state = 0, 1, 1.0, 1
+    new = td_update(table, state, action, reward, new_state, 0.5, gamma=0.75)
     assert new == 2 + 0.5 * (1 + 0.75 * 4 - 2), (
         "old + learning_rate * (reward + gamma * best next value - old)"
     )
@@ -259,7 +260,7 @@ def episodes_of(env, **changes):
     return told
 
 
-# Three steps, then an end; and an end at once.
+# Three steps, the last of which ends the episode; and a first step that ends it.
 WALK = (1, 1.0, False, False), (2, 2.0, False, False), (0, 4.0, True, False)
 END = (1, 1.0, True, False)
 
@@ -340,7 +341,7 @@ def second_implementation(env, seed):
 
 
 def array(states, actions, kind="float64"):
-    """NumPy's zeros((states, actions)), as Gymnasium hands them out."""
+    """NumPy's zeros((states, actions)), from Gymnasium: nothing here imports NumPy."""
     return gym.spaces.Box(0, 0, (states, actions), kind).sample()
 
 
@@ -354,14 +355,14 @@ def test_training_equals_a_second_implementation_bit_for_bit():
 
 
 def test_numpys_numbers_become_plain_ones():
-    state, reward = array(1, 1, "int64")[0, 0], array(1, 1)[0, 0]
-    line = state, reward, reward != 0, reward == 0  # 0, 0.0, False, True
+    zero, nothing = array(1, 1, "int64")[0, 0], array(1, 1)[0, 0]
+    line = zero, nothing, nothing != 0, nothing == 0  # 0, 0.0, False, True
     assert {type(value).__module__ for value in line} == {"numpy"}
     env, table = Script(line, states=2, actions=1), [[0.0], [0.0]]
-    ((_, _, _, score),) = episodes_of(env, Qtable=table)
+    _, _, _, score = episodes_of(env, Qtable=table)[0]
     assert type(table[0][0]) is type(score) is float
     env.reset()
-    (step,) = rollout(env, array(2, 1), state, 9)
+    step = next(rollout(env, array(2, 1), zero, 9))
     assert [type(value) for value in step] == [int, int, float, int, bool]
 
 
