@@ -848,8 +848,7 @@ def shown(env, model):
 
 
 def test_an_array_is_shown_like_a_list(lake, learned):
-    numpys = array(16, 4)
-    numpys[:] = learned
+    numpys = array(16, 4) + learned
     assert shown(lake, {"qtable": numpys}) == shown(lake, {"qtable": learned})
 
 
@@ -1459,8 +1458,7 @@ def test_values_are_read_as_pickle_reads_them():
 
 # ------------------ Save and load -----------------------------------------------------
 def test_what_is_saved_is_plain_lists_of_floats_for_everybody(tmp_path, model, learned):
-    numpys = array(16, 4)
-    numpys[:] = learned
+    numpys = array(16, 4) + learned
     written = model | {"qtable": numpys, "gamma": numpys[14, 2], "eval_seed": ()}
     path = save_model(written, tmp_path / "new" / "er" / "m.pkl")
     expected = model | {"qtable": learned, "gamma": learned[14][2], "eval_seed": []}
