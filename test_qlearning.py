@@ -1054,6 +1054,17 @@ def distance(frame, other):
     return abs(frame.astype("int64") - other).mean()
 
 
+def nearest(frame, pictures):
+    """Which of the pictures a frame shows: a film blurs it, so by the distance."""
+    distances = [distance(frame, picture) for picture in pictures]
+    return distances.index(min(distances))
+
+
+def contents(folder):
+    """The files in a folder, each name with its bytes."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 @pytest.mark.parametrize("name", ["new/a.mp4", "a.gif"])
 def test_a_film_shows_the_agent_where_it_is_after_each_step(
     tmp_path, camera, learned, name
@@ -1064,10 +1075,7 @@ def test_a_film_shows_the_agent_where_it_is_after_each_step(
         camera.step(action)
         expected.append(camera.render())
     path = record_video(camera, learned, tmp_path / name, fps=2, seed=5)
-    film = frames_of(path)
-    assert len(film) == 7
-    for i, frame in enumerate(film):
-        assert min(range(7), key=lambda k: distance(frame, expected[k])) == i
+    assert [nearest(frame, expected) for frame in frames_of(path)] == [*range(7)]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -1116,8 +1124,7 @@ def test_what_cannot_be_filmed_is_said_and_an_older_film_stays(
     how = {"env": camera, "Qtable": learned, "out_directory": tmp_path / name} | changes
     with pytest.raises(ValueError, match=sentence):
         record_video(**how)
-    assert [file.name for file in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_bytes() == b"old"
+    assert contents(tmp_path) == {name: b"old"}
 
 
 def test_a_film_that_was_cut_short_leaves_the_older_one(
@@ -1127,8 +1134,7 @@ def test_a_film_that_was_cut_short_leaves_the_older_one(
     monkeypatch.setattr(imageio_ffmpeg, "count_frames_and_secs", lambda _: (6, 1.0))
     with pytest.raises(RuntimeError, match="ffmpeg wrote 6 of 7 frames"):
         record_video(camera, learned, tmp_path / "a.mp4")
-    assert (tmp_path / "a.mp4").read_bytes() == b"old"
-    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    assert contents(tmp_path) == {"a.mp4": b"old"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="for servers")
@@ -1740,11 +1746,11 @@ def test_no_words_get_lost(tmp_path, camera, model, text, sentence):
 
 def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch):
     folder = package_model(model, camera, tmp_path / "a")
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    before = contents(folder)
     monkeypatch.setattr(hub_utils, "record_video", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         package_model(model | {"seed": 5}, camera, folder)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert contents(folder) == before
 
 
 # ------------------ The Hub on loopback -----------------------------------------------
