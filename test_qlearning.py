@@ -1189,11 +1189,11 @@ def test_arrows_mark_the_greedy_actions(lake, learned):
 
 @pytest.fixture
 def written(monkeypatch):
-    """The texts that are written into a picture: where in its square, and the color."""
+    """The texts that are written into a picture: each with its place and its color."""
     texts = {}
 
     def write(image, text, center, size, color=INK, background=None):
-        texts[text] = *(round(share, 2) for share in center), color
+        texts[text] = [round(share, 2) for share in center], color
 
     monkeypatch.setattr(hub_utils, "write", write)
     return texts
@@ -1204,9 +1204,9 @@ def test_numbers_stand_in_their_triangles_where_something_was_tried(lake, writte
     table[14] = [0.1, 0.2, 1.0, 0.5]  # LEFT, DOWN, RIGHT, UP
     draw_values(lake, table)
     numbers = ["0.10", "0.20", "1.00", "0.50"]
-    assert {text for text in written if text} == {*"SGH", *numbers}
-    places = [written[text][:2] for text in numbers]
-    assert places == [(0.16, 0.5), (0.5, 0.84), (0.84, 0.5), (0.5, 0.16)]
+    assert written.keys() - {""} == {"S", "G", "H", *numbers}
+    places = [written[text][0] for text in numbers]
+    assert places == [[0.16, 0.5], [0.5, 0.84], [0.84, 0.5], [0.5, 0.16]]
 
 
 def test_large_numbers_have_fewer_decimals(written):
@@ -1214,7 +1214,7 @@ def test_large_numbers_have_fewer_decimals(written):
     table[13], table[14] = [-12.57, 0.95, 0.0, 0.0], [-112.13, 0.0, 0.0, 0.0]
     draw_values(game("cliffwalking"), table)
     assert {"-12.6", "0.95", "-112", "0"} <= written.keys()
-    assert written["-112"][2] == INK, "dark on a pale shade"
+    assert written["-112"][1] == INK, "dark on a pale shade"
 
 
 def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
@@ -1222,8 +1222,8 @@ def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
     picture = draw_values(lake, table, initial_value=1.0)
     assert at(picture, 2, 3, *SEEN[RIGHT]) == PAPER, "never tried"
     assert at(picture, 2, 3, *SEEN[LEFT]) == DARKEST
-    assert {text for text in written if text} == {*"SGH", "0.90"}
-    assert written["0.90"][2] == hub_utils.WHITE, "on the darkest shade"
+    assert written.keys() - {""} == {"S", "G", "H", "0.90"}
+    assert written["0.90"][1] == hub_utils.WHITE, "on the darkest shade"
 
 
 def test_the_map_of_the_taxi():
@@ -1266,13 +1266,14 @@ def test_by_default_the_first_learned_state_is_framed(lake, known, framed):
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
     table = edited(learned, *[(3, action, 0.0) for action in range(4)])
+    pictures = [draw_values(camera, table, state=state) for state in range(16)]
     path = record_video(camera, table, tmp_path / "a.mp4", values=True)
     film = frames_of(path)
     assert len(film) == 7 and film[0].shape == (480, 480 + 12 + 480, 3)
     for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
-        x, y = 492 + state % 4 * 120 + 60, state // 4 * 120 + 1
-        assert distance(frame[y, x], ORANGE) < 40, "the state of the moment is framed"
-        assert distance(frame[42, 492 + 3 * 120 + 102], PAPER) < 10, "3 was never tried"
+        values = frame[:, 480 + 12 :]  # right of the game, and of a gap
+        assert nearest(values, pictures) == state, "the state of the moment is framed"
+        assert distance(values[42, 3 * 120 + 102], PAPER) < 10, "3 was never tried"
 
 
 # ------------------ Film the learning itself ------------------------------------------
