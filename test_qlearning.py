@@ -1735,11 +1735,10 @@ def test_a_card_without_the_mark_is_kept_below_it(tmp_path, camera, model):
     ],
 )
 def test_no_words_get_lost(tmp_path, camera, model, text, sentence):
-    (tmp_path / "README.md").write_text(text)
+    (tmp_path / "README.md").write_bytes(text.encode())
     with pytest.raises(ValueError, match=sentence):
         package_model(model, camera, tmp_path)
-    assert (tmp_path / "README.md").read_text() == text
-    assert os.listdir(tmp_path) == ["README.md"]
+    assert contents(tmp_path) == {"README.md": text.encode()}
 
 
 def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch):
@@ -1949,7 +1948,7 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
     told = f"Mean_reward=1.00 +/- 0.00\nYour model is on the Hub: {hub.url}/ann/lake\n"
     assert capsys.readouterr().out == told
     _, commit = hub.repos["ann/lake"]
-    assert commit == {name: (tmp_path / "hub" / name).read_bytes() for name in FILES}
+    assert contents(tmp_path / "hub") == commit | {"notes.txt": b"mine"}
     large = {commit[name] for name in FILES if name.endswith(LARGE)}
     assert {*hub.large_files.values()} == large
     assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
@@ -1961,7 +1960,10 @@ def test_message_privacy_organization_and_token_are_as_asked_for(hub, push):
     hub.commit("ann/lake", {})  # somebody has made it, without a card
     push(private=False)
     push("club/lake", commit_message="better", private=True)
-    for repo_id, private in ("ann/lake", True), ("club/lake", False):
+    for repo_id, private in (
+        ("ann/lake", True),
+        ("club/lake", False),
+    ):  # each as it is not
         with pytest.raises(ValueError, match=f"{repo_id} is .*: change that in its"):
             push(repo_id, private=private)
     (hub.home / "token").unlink()
