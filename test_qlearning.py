@@ -542,15 +542,16 @@ def test_wasted_time_can_raise_mean_minus_std():
 # What a game publishes as P may be about another game than the one that is played: under
 # a wrapper that renumbers states, say, or where P is not a table of rules at all. Then an
 # exact answer would be a wrong one, and there must be none.
-def renumbered(lake, states=16, new_state=lambda state: 15 - state):
-    """A lake whose states are numbered in another way: by default backwards."""
-    space = gym.spaces.Discrete(states)
-    return gym.wrappers.TransformObservation(lake, new_state, space)
+def renumbered(lake):
+    """A lake whose states count backwards."""
+    space = lake.observation_space
+    return gym.wrappers.TransformObservation(lake, lambda s: 15 - s, space)
 
 
 def by_rows(lake):
     """A lake of which one sees the row only: 4 states."""
-    return renumbered(lake, 4, lambda state: state // 4)
+    space = gym.spaces.Discrete(4)
+    return gym.wrappers.TransformObservation(lake, lambda s: s // 4, space)
 
 
 class FrozenLakeEnv(Script):
