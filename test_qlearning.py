@@ -1961,10 +1961,7 @@ def test_message_privacy_organization_and_token_are_as_asked_for(hub, push):
     hub.commit("ann/lake", {})  # somebody has made it, without a card
     push(private=False)
     push("club/lake", commit_message="better", private=True)
-    for repo_id, private in (
-        ("ann/lake", True),
-        ("club/lake", False),
-    ):  # each as it is not
+    for repo_id, private in ("ann/lake", True), ("club/lake", False):
         with pytest.raises(ValueError, match=f"{repo_id} is .*: change that in its"):
             push(repo_id, private=private)
     (hub.home / "token").unlink()
