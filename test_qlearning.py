@@ -1369,7 +1369,7 @@ HARMFUL = [  # programs that make a folder where they are obeyed, and what is sa
     ("INST", b"(X\5\0\0\0ownedios\nmkdir\n.", "a model needs no INST"),
     ("in a model", with_table(gamma=MKDIR), "it would import '(posix|nt).mkdir'"),
 ]
-REFUSED = [
+REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     # what no model needs
     ("protocol 0", pickle.dumps({"env_id": "x"}, 0), "protocols 2 to 5 are read"),
     ("an odd call", b"\x80\x04cnumpy\ndtype\n)R.", "it would call 'numpy dtype'"),
