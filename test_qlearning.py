@@ -1817,6 +1817,7 @@ class Hub(ThreadingHTTPServer):
                 if asked.get("private") or asked.get("visibility") == "private":
                     self.private.add(repo)
                 return {"url": f"{self.url}/{repo}"}
+            # What is about a repo; a download has a path without api/models.
             case ["api", "models", owner, name, *action] | [owner, name, *action]:
                 repo = f"{owner}/{name.removesuffix('.git')}"
             case _:
@@ -1889,8 +1890,8 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
         headers["Content-Length"] = len(content)
-        for header in headers.items():
-            self.send_header(*header)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else content)
 
