@@ -2354,7 +2354,7 @@ def blocks(frame):
     """The mean colour of each 20 x 20 pixels: letters hardly matter, shades do."""
     height, width = (size // 20 for size in frame.shape[:2])
     frame = frame[: height * 20, : width * 20, :3].astype("float64")
-    return frame.reshape(height, 20, width, 20, 3).mean((1, 3))
+    return frame.reshape(height, 20, width, 20, 3).mean((1, 3))  # over both 20s
 
 
 def check_pictures(folder, names):
