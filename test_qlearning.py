@@ -2330,9 +2330,9 @@ def test_chinese_readme_is_as_new_as_the_english_one():
     chinese = (GITHUB / "README.zh-CN.md").read_text(encoding="utf-8")
     pairs = itertools.zip_longest(sections(README), sections(chinese), fillvalue="")
     for english, translated in pairs:
-        name = english.partition("\n")[0]
+        name, found = english.partition("\n")[0], facts(translated)
         for fact, value in facts(english).items():
-            assert facts(translated)[fact] == value, f"{name}: the {fact} differ"
+            assert found[fact] == value, f"{name}: the {fact} differ"
         stamp = f"<!-- README: {hashlib.sha256(english.encode()).hexdigest()[:8]} -->"
         assert stamp in translated, (
             f"{name}: has changed; translate what is new, then stamp it {stamp}"
