@@ -1104,7 +1104,7 @@ CANNOT_BE_FILMED = [
     ("a.gif", {"fps": 0}, "fps must be from 0.01 to 100, not 0"),
     ("a.mp4", {"fps": 101}, "fps must be from 0.01 to 100, not 101"),
     ("a.gif", {"fps": 0.01}, "a .gif of over 655 seconds: take a larger --fps"),
-    ("a.mp4", {"env": game("frozenlake")}, 'make the game with render_mode="rgb_arr'),
+    ("a.mp4", {"env": game("frozenlake")}, "to film, make the game with render_mode"),
     ("a.mp4", {"Qtable": [[0.0]]}, "this environment needs a Q-table of 16 x 4"),
 ]
 
