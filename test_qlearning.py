@@ -36,6 +36,7 @@ algorithm, and for the exact answers. Below are the story's words, pictures, pic
 Hub, and README.
 """
 
+import ast
 import base64
 import contextlib
 import doctest
@@ -2244,29 +2245,16 @@ def test_readme_shows_lines_of_the_code():
 
 
 def test_a_pasted_function_needs_only_what_readme_says():
-    """Section 9 has a table: the modules and functions that each function needs."""
-    env, table = Script(*WALK), initialize_q_table(3, 2)
-    calls = {
-        "greedy_policy": (table, 0),
-        "epsilon_greedy_policy": (table, 0, 0.5),
-        "exponential_decay": (0, 0, 1, 0),
-        "td_update": (table, 0, 0, 1, 1, 0.5, 0.5),
-        "train": (1, 0, 0, 0, env, 9, table),
-        "evaluate_agent": (env, 9, 1, table, []),
-        "check_table": (env, table),
-        "progress_bar": ([],),
-    }
-    (section,) = re.findall(r"^## 9\..*?^## ", README, re.DOTALL | re.MULTILINE)
-    for name, arguments in calls.items():
-        row = "".join(re.findall(rf"^\| `{name}` \|(.*)", section, re.MULTILINE))
-        notebook = {}  # what is there once all that is pasted
-        for need in [*re.findall(r"`(\w+)`", row), name]:
-            thing = getattr(qlearning, need)
-            if inspect.ismodule(thing):
-                notebook[need] = thing
-            else:
-                exec(inspect.getsource(thing), notebook)  # noqa: S102
-        notebook[name](*arguments)
+    """Section 9 has a table: a function, and the modules and functions that it needs."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", README, re.MULTILINE)
+    needs = {name: re.findall(r"`(\w+)`", f"{a} {b}") for name, a, b in rows}
+    assert needs["train"]
+    for name in needs.keys() & vars(qlearning).keys() | {"td_update"}:
+        pasted = [name, *needs.get(name, [])]
+        for function in filter(inspect.isfunction, map(vars(qlearning).get, pasted)):
+            nodes = ast.walk(ast.parse(inspect.getsource(function)))
+            used = {node.id for node in nodes if isinstance(node, ast.Name)}
+            assert used & vars(qlearning).keys() <= {*pasted}, function
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"frozenlake-8x8-slippery"}))
