@@ -1140,10 +1140,8 @@ def test_without_a_screen_none_is_looked_for():
 # ------------------ Draw a Q-table ----------------------------------------------------
 PAPER, INK, ORANGE = hub_utils.PAPER, hub_utils.INK, hub_utils.ORANGE
 DARKEST, PALEST = hub_utils.SHADES[-1], hub_utils.SHADES[0]
-# Where in a square (0, 0 is its top left corner) the colour of a triangle is seen, beside
-# its number and its arrow.
+# Where in a square (0, 0 is its top left corner) one sees a triangle's colour, its arrow
 SEEN = {LEFT: (0.1, 0.35), DOWN: (0.35, 0.9), RIGHT: (0.9, 0.35), UP: (0.35, 0.1)}
-# Where its arrow is, if it has one
 ARROW = {LEFT: (0.33, 0.5), DOWN: (0.5, 0.67), RIGHT: (0.67, 0.5), UP: (0.5, 0.33)}
 
 
