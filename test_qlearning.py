@@ -1386,6 +1386,7 @@ REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     ("cut off", with_table()[:-9], "no pickle, or one that was cut off"),
     ("Git LFS", b"version https://git-lfs.github.com\n", "a Git LFS pointer, not the file"),
     ("an empty stack", b"\x80\x04a.", "pop from empty list"),
+    ("told to None", b"\x80\x04N}b.", "has no attribute 'state'"),
     ("an odd dtype", ARRAY.replace(b"f8", b"f0"), "numbers of the kind 'f0' are not read"),
     ("a wrong shape", ARRAY.replace(b"K\2K\2", b"K\3K\2"), "an array that is no table"),
     ("a negative one", ARRAY.replace(b"K\2K\2", b"J\xfe\xff\xff\xff" * 2), "an array that is no table"),
