@@ -42,7 +42,6 @@ import contextlib
 import doctest
 import functools
 import hashlib
-import importlib
 import inspect
 import io
 import itertools
@@ -71,7 +70,7 @@ import imageio.v2 as imageio
 import imageio_ffmpeg
 import pytest
 from gymnasium.envs import toy_text
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 import hub_utils
 import qlearning
@@ -1894,22 +1893,23 @@ class HubHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path_factory, monkeypatch):
-    """A Hub of the test's own, and a client that sees nothing of this machine's settings."""
+    """A Hub of the test's own, and a client that knows it, and a token in its home."""
     hub, home = Hub(), tmp_path_factory.mktemp("home")
     (home / "token").write_text("hf_write")
-    for name in list(os.environ):
-        if re.match("HF_|HUGGING|TRANSFORMERS_|.*_PROXY$", name, re.IGNORECASE):
-            monkeypatch.delenv(name)
-    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NO_PROXY": "*"}
-    for name, value in (settings | {"HF_HUB_DISABLE_XET": "1"}).items():
-        monkeypatch.setenv(name, value)
-    # The client reads its environment once, into its module `constants`, and some of its
-    # other modules keep copies of what is there.
-    importlib.reload(constants)
-    for module in ("file_download", "utils.tqdm"):
-        module = importlib.import_module(f"huggingface_hub.{module}")
-        for name in filter(str.isupper, vars(constants).keys() & vars(module).keys()):
-            monkeypatch.setattr(module, name, getattr(constants, name))
+    for name in "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN":
+        monkeypatch.delenv(name, raising=False)
+    for name in "NO_PROXY", "no_proxy":
+        monkeypatch.setenv(name, "*")
+    page = "/{repo_id}/resolve/{revision}/{filename}"
+    settings = {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + page}
+    settings |= {
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+    }
+    settings |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(file_download, name, value, raising=False)  # an older copy
     close = getattr(hf.utils, "close_session", None) or hf.utils.reset_sessions
     close()  # a connection keeps the settings that it was made with
     monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
@@ -1917,8 +1917,6 @@ def hub(tmp_path_factory, monkeypatch):
     yield hub
     close()
     hub.stop()
-    monkeypatch.undo()
-    importlib.reload(constants)
 
 
 # ------------------ Push and load -----------------------------------------------------
