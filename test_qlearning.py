@@ -1152,9 +1152,9 @@ def at(picture, column, row, x, y):
 
 @pytest.fixture(scope="module")
 def map_of_14(lake):
-    """A map on which only state 14 (column 2, row 3) is known; state 10 is the present one."""
+    """A map on which only state 14 is known, in column 2 and row 3."""
     table = edited(initialize_q_table(16, 4), (14, RIGHT, 1.0), (14, UP, 0.5))
-    return draw_values(lake, table, state=10)
+    return draw_values(lake, table)
 
 
 def test_dark_is_high_and_white_was_never_tried(map_of_14):
@@ -1165,11 +1165,11 @@ def test_dark_is_high_and_white_was_never_tried(map_of_14):
     assert at(map_of_14, 0, 0, *SEEN[RIGHT]) == PAPER, "never tried: no shade"
 
 
-def test_holes_and_goal_have_a_colour_and_the_present_state_a_frame(map_of_14):
+def test_holes_and_goal_have_a_colour_and_the_first_learned_state_a_frame(map_of_14):
     assert at(map_of_14, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
     assert at(map_of_14, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
-    frames = [at(map_of_14, column, 2, 0.5, 0.01) == ORANGE for column in range(4)]
-    assert frames == [False, False, True, False], "state 10 is framed"
+    frames = [at(map_of_14, column, 3, 0.5, 0.01) == ORANGE for column in range(4)]
+    assert frames == [False, False, True, False], "state 14 is framed"
 
 
 def test_arrows_mark_the_greedy_actions(lake, learned):
@@ -1251,12 +1251,6 @@ def test_without_a_map_there_are_bars(row):
     # Bars begin at 140; the best is 360 pixels long, the worst 40.
     for line, end, color in (picture[20], 500, DARKEST), (picture[60], 180, PALEST):
         assert tuple(line[end - 9]) == color and tuple(line[end + 2]) == PAPER
-
-
-@pytest.mark.parametrize(("known", "framed"), [([2, 3], 2), ([], 0)])
-def test_by_default_the_first_learned_state_is_framed(lake, known, framed):
-    table = edited(initialize_q_table(16, 4), *[(s, LEFT, 1.0) for s in known])
-    assert at(draw_values(lake, table), framed, 0, 0.5, 0.01) == ORANGE
 
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
