@@ -949,7 +949,10 @@ initial_value=1.0, n_eval_episodes=5, seed=7
     assert holds(story("frozenlake", *options.split()), transcript)
 
 
-def test_help_gives_each_options_meaning_and_the_recipes_value(capsys):
+def test_list_and_help_say_what_recipes_and_options_are_for(capsys):
+    told = story("--list")
+    for name in RECIPES:
+        assert f"{name} " in told and qlearning.LESSONS[name] in told
     with pytest.raises(SystemExit):
         qlearning.main(["taxi", "--help"])
     told = " ".join(capsys.readouterr().out.split())
@@ -1014,12 +1017,6 @@ def test_letters_that_an_output_lacks_are_replaced():
     code = "import qlearning; exit(qlearning.run(lambda: print('\\u96ea.gif')))"
     program = started("-c", code, PYTHONIOENCODING="ascii")
     assert finished(program) == (0, "?.gif\n", "")
-
-
-def test_list_says_what_each_recipe_is_for():
-    told = story("--list")
-    for name in RECIPES:
-        assert f"{name} " in told and qlearning.LESSONS[name] in told
 
 
 # ======================================================================================
