@@ -2140,8 +2140,7 @@ def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
         return capsys.readouterr()
 
     claims = model | {"n_eval_episodes": 10**9, "max_steps": 10**9}
-    endless = {"map_name": "4x4", "max_episode_steps": -1}
-    out, err = load(claims | {"env_kwargs": endless})
+    out, err = load(claims | {"env_kwargs": {"max_episode_steps": -1}})
     assert err == "note: at most 200 episodes of 1000 steps are played\n"
     assert "THE SCORE: 200 greedy episodes" in out
     assert "from all starts in 1000 steps" in out
