@@ -2283,11 +2283,10 @@ def facts(section):
     """What a section and its translation must have in common."""
     block = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
     prose = re.sub(r"<!--.*?-->", "", block.sub("", section))
-    words = re.sub(r"\]\(.*?\)|<http.*?>", "", prose)  # without addresses
     return {
         "blocks": block.findall(section),
         "links": Counter(re.findall(r"(?:\]\(|<)(http.*?)[)>]", prose)),
-        "numbers": Counter(re.findall(r"[0-9]+(?:[.,][0-9]+)*", words)),
+        "numbers": Counter(re.findall(r"[0-9]+(?:[.,][0-9]+)*", prose)),
     }
 
 
