@@ -379,7 +379,7 @@ def test_evaluation_gives_mean_and_population_deviation_of_scores():
     assert evaluate_agent(env, 9, 2, initialize_q_table(3, 2), []) == (3.0, 1.0)
 
 
-def test_evaluation_takes_a_seed_for_each_episode():
+def test_evaluation_takes_a_seed_for_each_episode_and_needs_a_step_to_make():
     env, table = Script(END), [[0, 1], [0, 1], [0, 1]]
     evaluate_agent(env, 9, 1, table, [])
     seeds = array(1, 1, "int64")[0] + 8  # NumPy's [8]
@@ -387,11 +387,8 @@ def test_evaluation_takes_a_seed_for_each_episode():
     assert env.seeds == [None, 8] and type(env.seeds[1]) is int
     with pytest.raises(ValueError, match="^2 episodes, but only 1 seeds$"):
         evaluate_agent(env, 9, 2, table, seeds)
-
-
-def test_evaluation_needs_a_step_to_make():
     with pytest.raises(ValueError, match="must be 1 or more, not 2 and 0$"):
-        evaluate_agent(Script(), 0, 2, initialize_q_table(3, 2), [])
+        evaluate_agent(env, 0, 2, table, [])
 
 
 # ------------------ Common mistakes: one sentence, before anything is changed ---------
