@@ -1131,17 +1131,35 @@ def test_without_a_screen_none_is_looked_for():
 
 
 # ------------------ Draw a Q-table ----------------------------------------------------
+# A map has a square of 120 x 120 pixels for each place. What it says is seen by looking at
+# single points of a square: (0, 0) is its top left corner, (1, 1) the one at the bottom
+# right.
 PAPER, INK, ORANGE = hub_utils.PAPER, hub_utils.INK, hub_utils.ORANGE
 DARKEST, PALEST = hub_utils.SHADES[-1], hub_utils.SHADES[0]
-# Where in a square (0, 0 is its top left corner) one sees a triangle's colour, its arrow
-SEEN = {LEFT: (0.1, 0.35), DOWN: (0.35, 0.9), RIGHT: (0.9, 0.35), UP: (0.35, 0.1)}
-ARROW = {LEFT: (0.33, 0.5), DOWN: (0.5, 0.67), RIGHT: (0.67, 0.5), UP: (0.5, 0.33)}
 
 
-def at(picture, column, row, x, y):
-    """The colour of a point in a square of the map."""
+def at(picture, square, x, y):
+    """The colour of a point in a square, which is given by its column and row."""
+    column, row = square
     pixel = picture[round((row + y) * 120), round((column + x) * 120)]
     return tuple(int(part) for part in pixel)
+
+
+def shade(picture, square, action):
+    """The colour of an action's triangle, beside the number and the arrow in it."""
+    points = {LEFT: (0.1, 0.35), DOWN: (0.35, 0.9), RIGHT: (0.9, 0.35), UP: (0.35, 0.1)}
+    return at(picture, square, *points[action])
+
+
+def has_arrow(picture, square, action):
+    """Whether an action is marked as greedy, by a dark or a white arrow."""
+    points = {LEFT: (0.33, 0.5), DOWN: (0.5, 0.67), RIGHT: (0.67, 0.5), UP: (0.5, 0.33)}
+    return at(picture, square, *points[action]) in (INK, hub_utils.WHITE)
+
+
+def is_framed(picture, square):
+    """Whether a square is marked as the present state, by a frame."""
+    return at(picture, square, 0.5, 0.01) == ORANGE
 
 
 @pytest.fixture(scope="module")
@@ -1153,36 +1171,34 @@ def map_of_14(lake):
 
 def test_dark_is_high_and_white_was_never_tried(map_of_14):
     assert map_of_14.shape == (480, 480, 3) and str(map_of_14.dtype) == "uint8"
-    assert at(map_of_14, 2, 3, *SEEN[RIGHT]) == DARKEST, "the best value"
-    assert at(map_of_14, 2, 3, *SEEN[UP]) == hub_utils.SHADES[2], "half as good"
-    assert at(map_of_14, 2, 3, *SEEN[LEFT]) == PALEST, "0, which was learned"
-    assert at(map_of_14, 0, 0, *SEEN[RIGHT]) == PAPER, "never tried: no shade"
+    assert shade(map_of_14, (2, 3), RIGHT) == DARKEST, "the best value"
+    assert shade(map_of_14, (2, 3), UP) == hub_utils.SHADES[2], "half as good"
+    assert shade(map_of_14, (2, 3), LEFT) == PALEST, "0, which was learned"
+    assert shade(map_of_14, (0, 0), RIGHT) == PAPER, "never tried: no shade"
 
 
 def test_holes_and_goal_have_a_colour_and_the_first_learned_state_a_frame(map_of_14):
-    assert at(map_of_14, 1, 1, 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
-    assert at(map_of_14, 3, 3, 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
-    frames = [at(map_of_14, column, 3, 0.5, 0.01) == ORANGE for column in range(4)]
-    assert frames == [False, False, True, False], "state 14 is framed"
+    assert at(map_of_14, (1, 1), 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
+    assert at(map_of_14, (3, 3), 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
+    framed = [column for column in range(4) if is_framed(map_of_14, (column, 3))]
+    assert framed == [2], "state 14"
 
 
 def test_arrows_mark_the_greedy_actions(lake, learned):
     picture = draw_values(lake, learned)
     for state in (0, 9, 14):
-        best = max(learned[state])
-        for action, middle in ARROW.items():
-            color = at(picture, state % 4, state // 4, *middle)
-            is_arrow = color in (INK, hub_utils.WHITE)
-            assert is_arrow == (learned[state][action] == best), (state, action)
+        square, best = (state % 4, state // 4), max(learned[state])
+        marked = [has_arrow(picture, square, action) for action in range(4)]
+        assert marked == [value == best for value in learned[state]], state
 
 
 @pytest.fixture
 def written(monkeypatch):
-    """The texts that are written into a picture: each with its place and its color."""
+    """The texts that are written into a picture, and where in its square."""
     texts = {}
 
-    def write(image, text, center, size, color=INK, background=None):
-        texts[text] = [round(share, 2) for share in center], color
+    def write(image, text, center, *_, **__):
+        texts[text] = tuple(round(share, 2) for share in center)
 
     monkeypatch.setattr(hub_utils, "write", write)
     return texts
@@ -1192,27 +1208,24 @@ def test_numbers_stand_in_their_triangles_where_something_was_tried(lake, writte
     table = initialize_q_table(16, 4)
     table[14] = [0.1, 0.2, 1.0, 0.5]  # LEFT, DOWN, RIGHT, UP
     draw_values(lake, table)
-    numbers = ["0.10", "0.20", "1.00", "0.50"]
-    assert written.keys() - {""} == {"S", "G", "H", *numbers}
-    places = [written[text][0] for text in numbers]
-    assert places == [[0.16, 0.5], [0.5, 0.84], [0.84, 0.5], [0.5, 0.16]]
+    numbers = {text: place for text, place in written.items() if text not in "SGH"}
+    left, down, right, up = (0.16, 0.5), (0.5, 0.84), (0.84, 0.5), (0.5, 0.16)
+    assert numbers == {"0.10": left, "0.20": down, "1.00": right, "0.50": up}
 
 
-def test_large_numbers_have_fewer_decimals(written):
-    table = initialize_q_table(48, 4)
-    table[13], table[14] = [-12.57, 0.95, 0.0, 0.0], [-112.13, 0.0, 0.0, 0.0]
-    draw_values(game("cliffwalking"), table)
-    assert {"-12.6", "0.95", "-112", "0"} <= written.keys()
-    assert written["-112"][1] == INK, "dark on a pale shade"
+def test_large_numbers_have_fewer_decimals_and_dark_shades_white_ink():
+    texts = [hub_utils.number_text(value) for value in (0.95, 0, -12.57, -112.13)]
+    assert texts == ["0.95", "0", "-12.6", "-112"]
+    assert hub_utils.ink_on(PALEST) == INK
+    assert hub_utils.ink_on(DARKEST) == hub_utils.WHITE
 
 
 def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
     table = edited(initialize_q_table(16, 4, 1.0), (14, LEFT, 0.9))
     picture = draw_values(lake, table, initial_value=1.0)
-    assert at(picture, 2, 3, *SEEN[RIGHT]) == PAPER, "never tried"
-    assert at(picture, 2, 3, *SEEN[LEFT]) == DARKEST
-    assert written.keys() - {""} == {"S", "G", "H", "0.90"}
-    assert written["0.90"][1] == hub_utils.WHITE, "on the darkest shade"
+    assert shade(picture, (2, 3), RIGHT) == PAPER, "never tried"
+    assert shade(picture, (2, 3), LEFT) == DARKEST
+    assert [text for text in written if text not in "SGH"] == ["0.90"]
 
 
 def test_the_map_of_the_taxi():
@@ -1220,10 +1233,12 @@ def test_the_map_of_the_taxi():
     exact = value_iteration(taxi, 0.95)
     picture = draw_values(taxi, exact, state=328)  # (3,1) Y to R
     assert picture.shape == (5 * 120 + 40, 5 * 120, 3)
-    for column, row, is_wall in (1, 0, True), (1, 2, False), (0, 3, True), (2, 4, True):
-        assert (at(picture, column, row, 1, 0.5) == INK) == is_wall
-    assert at(picture, 1, 3, 0.5, 0.01) == ORANGE
-    assert at(picture, 0, 4, 0.37, 0.37) == DARKEST, "p, at Y: pick the passenger up"
+    walls = [
+        s for s in ((1, 0), (1, 2), (0, 3), (2, 4)) if at(picture, s, 1, 0.5) == INK
+    ]
+    assert walls == [(1, 0), (0, 3), (2, 4)], "right of these squares"
+    assert is_framed(picture, (1, 3))
+    assert at(picture, (0, 4), 0.37, 0.37) == DARKEST, "p, at Y: pick the passenger up"
     other = draw_values(taxi, exact, state=329)  # the same passenger, to G
     assert distance(picture, other) > 0, "another destination, another map"
 
@@ -1232,7 +1247,7 @@ def test_games_of_ones_own_have_a_map_and_buttons(written):
     table = [[1.0, 0.0], [0.0] * 2, [0.0] * 2, [0.0] * 2]
     picture = draw_values(OwnMap(), table)
     assert picture.shape == (240, 240, 3)
-    assert at(picture, 0, 0, *SEEN[LEFT]) == DARKEST
+    assert shade(picture, (0, 0), LEFT) == DARKEST
     assert "w 0" in written, "the button for `wait`, and its value"
 
 
@@ -1256,7 +1271,8 @@ def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
     for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
         values = frame[:, 480 + 12 :]  # right of the game, and of a gap
         assert nearest(values, pictures) == state, "the state of the moment is framed"
-        assert distance(values[42, 3 * 120 + 102], PAPER) < 10, "3 was never tried"
+        right_of_3 = values[42, 3 * 120 + 102]  # a point in its triangle
+        assert distance(right_of_3, PAPER) < 10, "never tried"
 
 
 # ------------------ Film the learning itself ------------------------------------------
@@ -1417,17 +1433,16 @@ def test_pickle_itself_would_have_run_the_harmful_ones(tmp_path, monkeypatch, pr
 KINDS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_arrays_of_all_kinds_are_read_as_numpy_wrote_them(protocol):
-    for kind, order in itertools.product(KINDS, "<>"):
-        numbers = array(3, 2).astype(order + kind)
-        numbers.flat = range(6)
-        by_columns = numbers.T  # a view: NumPy writes it column by column
-        for value in numbers, by_columns, numbers[0], numbers[2, 1]:
-            data = pickle.dumps(value, protocol)
-            older = data.replace(b"cnumpy._core", b"cnumpy.core")  # as NumPy 1 wrote it
-            for written in data, older:
-                assert hub_utils.plain(hub_utils.read_pickle(written)) == value.tolist()
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_all_kinds_are_read_as_numpy_wrote_them(kind):
+    for byte_order, protocol in itertools.product("<>", [2, 3, 4, 5]):
+        table = array(3, 2).astype(byte_order + kind)
+        table.flat = range(6)
+        for value in table, table.T, table[0], table[2, 1]:  # .T is written by columns
+            new = pickle.dumps(value, protocol)
+            old = new.replace(b"cnumpy._core", b"cnumpy.core")  # as NumPy 1 wrote it
+            for data in new, old:
+                assert hub_utils.plain(hub_utils.read_pickle(data)) == value.tolist()
 
 
 def test_values_are_read_as_pickle_reads_them():
@@ -1531,14 +1546,10 @@ LAKE_TABLE = value_iteration(game("frozenlake"), 0.95)
 CORRIDOR = {"env_id": "Short-v0", "qtable": [[0.0, 1.0]] * 5}
 DRY = made(is_slippery=False)
 GENEROUS = gym.wrappers.TransformReward(DRY, lambda reward: 1.0)
-# Action 0 does there what action 1 does elsewhere, and so on.
-TURNED = gym.wrappers.TransformAction(DRY, lambda a: (a + 1) % 4, DRY.action_space)
-OTHERS = "the one that others make from this model 0.00"
 NOT_PACKAGED = [  # the game, what its model says, and why it is refused
     # a wrapper makes it another game
     (GENEROUS, {}, r"your environment gives 6.00 \+/- 0.00, the one that others make"),
-    (renumbered(DRY), {"qtable": LAKE_TABLE[::-1]}, OTHERS),
-    (TURNED, {"qtable": [row[1:] + row[:1] for row in LAKE_TABLE]}, OTHERS),
+    (renumbered(DRY), {"qtable": LAKE_TABLE[::-1]}, "others make from this model 0.00"),
     (by_rows(DRY), {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
     # the model is about another one
     (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID}, the model"),
@@ -1546,7 +1557,6 @@ NOT_PACKAGED = [  # the game, what its model says, and why it is refused
     (Corridor(), CORRIDOR, "was made as no registered game, the model is for Short-v0"),
     # something is missing, or cannot be published
     (DRY, {"gamma": None}, "its gamma cannot be None"),
-    (DRY, {"eval_seed": [1]}, "its eval_seed has only 1 seeds"),
     (made("Short-v0", config=len), CORRIDOR, "cannot publish the argument config"),
 ]
 
@@ -1733,11 +1743,10 @@ def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch)
 
 # ------------------ The Hub on loopback -----------------------------------------------
 # A real HTTP server, to which the real huggingface_hub speaks; on a first reading it may be
-# taken on trust. A repo is a list of commits, and a commit is a dictionary: path ->
-# content. Large files (Git LFS) come by a PUT of their own before the commit that names
-# them.
+# taken on trust. For each kind of request that the client makes there is a short method,
+# and a table says which one.
 TOKENS = {"hf_write": "write", "hf_read": "read"}  # Ann's, who is also in the club
-LARGE = (".pkl", ".mp4", ".png")  # how the names of large files end
+LARGE = (".pkl", ".mp4", ".png")  # how the names of large files (Git LFS) end
 
 
 class Refused(Exception):
@@ -1748,10 +1757,10 @@ class Refused(Exception):
 
 
 class Hub(ThreadingHTTPServer):
-    """The repos, and the answers to all requests about them."""
+    """The repos: each a list of commits, and a commit is a dictionary: path -> content."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), HubHandler)
+        super().__init__(("127.0.0.1", 0), Request)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos, self.private, self.large_files = {}, set(), {}
         self.requests, self.messages = [], []
@@ -1775,108 +1784,130 @@ class Hub(ThreadingHTTPServer):
         number = len(commits) if revision == "main" else int(revision)
         return f"{number:040}", commits[number - 1]
 
-    def answer(self, method, path, body, token, headers):
-        """What is answered to a request: bytes, or what travels as JSON."""
-        if token and token not in TOKENS:
-            raise Refused(401)
-        if method == "POST" and TOKENS.get(token) != "write":
-            raise Refused(403)
-        match path.split("/"):
-            case ["large", oid]:
-                self.large_files[oid] = body
-                return b""
-            case ["api", "whoami-v2"] if token:
-                user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
-                return user | {"auth": {"accessToken": {"role": TOKENS[token]}}}
-            case ["api", "validate-yaml"]:
-                return {"errors": [], "warnings": []}
-            case ["api", "repos", "create"]:
-                asked = json.loads(body)
-                repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
-                self.repos[repo] = [{}]
-                # Newer clients say visibility, older ones private.
-                if asked.get("private") or asked.get("visibility") == "private":
-                    self.private.add(repo)
-                return {"url": f"{self.url}/{repo}"}
-            # What is about a repo; a download has a path without api/models.
-            case ["api", "models", owner, name, *action] | [owner, name, *action]:
-                repo = f"{owner}/{name.removesuffix('.git')}"
-            case _:
-                raise Refused(404)
-        if repo not in self.repos or (repo in self.private and not token):
-            raise Refused(404 if token else 401, "RepoNotFound")
-        return self.answer_about(repo, action, body, headers)
 
-    def answer_about(self, repo, action, body, headers):
-        """What is answered about a repo that may be seen."""
-        commit_id, files = self.find(repo)
-        # One line of JSON, or none; the lines of a commit are many.
-        asked, *lines = [json.loads(line) for line in body.splitlines()] or [{}]
-        match action:
-            case [] | ["revision", _]:
-                about = {"id": repo, "sha": commit_id, "private": repo in self.private}
-                return about | {"siblings": [{"rfilename": path} for path in files]}
-            case "preupload", _:
-                for file in asked["files"]:
-                    mode = "lfs" if file["path"].endswith(LARGE) else "regular"
-                    file |= {"uploadMode": mode, "shouldIgnore": False}
-                return asked
-            case "info", "lfs", "objects", "batch":
-                for file in asked["objects"]:
-                    link = {"href": f"{self.url}/large/{file['oid']}"}
-                    file["actions"] = {"upload": link}
-                return {"transfer": "basic", "objects": asked["objects"]}
-            case "commit", _:
-                if asked["value"].get("parentCommit") not in (None, commit_id):
-                    raise Refused(412)
-                new = {}
-                for file in [line["value"] for line in lines]:
-                    if file["path"].endswith(LARGE):
-                        new[file["path"]] = self.large_files[file["oid"]]
-                    else:
-                        new[file["path"]] = base64.b64decode(file["content"])
-                self.messages.append(asked["value"]["summary"])
-                commit_id = self.commit(repo, new)
-                return {"commitOid": commit_id, "commitUrl": f"{self.url}/{repo}"}
-            case "resolve", revision, *path:
-                headers["X-Repo-Commit"], files = self.find(repo, revision)
-                if "/".join(path) not in files:
-                    raise Refused(404, "EntryNotFound")
-                return files["/".join(path)]
-        raise Refused(404)
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    """Reads a request and answers it."""
-
-    def log_message(self, *_):
-        """Stderr belongs to the program under test."""
+class Request(BaseHTTPRequestHandler):
+    """One request: it is read, answered by one of the methods below, and sent back."""
 
     def do_GET(self):
-        hub, path = self.server, self.path.split("?")[0]
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        request = f"{self.command} {path}"
-        hub.requests.append(request)
-        status, content, headers = 200, b"", {}
+        self.hub, self.answer_headers = self.server, {}
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         try:
-            for pattern, happen in hub.failures.items():
-                if re.match(pattern, request):
-                    happen()
-            content = hub.answer(self.command, path[1:], body, token, headers)
+            status, content = 200, self.answer()
         except Refused as refused:
-            status, headers["X-Error-Code"] = refused.status, refused.code
+            status, content = refused.status, b""
+            self.answer_headers["X-Error-Code"] = refused.code
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
+        self.answer_headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+        self.answer_headers["Content-Length"] = len(content)
         self.send_response(status)
-        headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
-        headers["Content-Length"] = len(content)
-        for name, value in headers.items():
+        for name, value in self.answer_headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b"" if self.command == "HEAD" else content)
 
     do_HEAD = do_POST = do_PUT = do_GET
+
+    def answer(self):
+        """The content of the answer: bytes, or what is sent as JSON."""
+        request = f"{self.command} {self.path.split('?')[0]}"
+        self.hub.requests.append(request)
+        for pattern, happen in self.hub.failures.items():
+            if re.match(pattern, request):
+                happen()
+        if self.token and self.token not in TOKENS:
+            raise Refused(401)
+        if self.command == "POST" and TOKENS.get(self.token) != "write":
+            raise Refused(403)
+        for pattern, method in METHODS.items():
+            if found := re.fullmatch(pattern, request):
+                return method(self, *found.groups())
+        return {}
+
+    def log_message(self, *_):
+        """Stderr belongs to the program under test."""
+
+    def lines(self):
+        """The lines of JSON that were sent. A commit has many, all else has one."""
+        return [json.loads(line) for line in self.body.splitlines()]
+
+    def who_am_i(self):
+        user = {"type": "user", "name": "ann", "orgs": [{"name": "club"}]}
+        return user | {"auth": {"accessToken": {"role": TOKENS[self.token]}}}
+
+    def create_repo(self):
+        (asked,) = self.lines()
+        repo = f"{asked.get('organization') or 'ann'}/{asked['name']}"
+        self.hub.repos[repo] = [{}]
+        # Newer clients say visibility, older ones private.
+        if asked.get("private") or asked.get("visibility") == "private":
+            self.hub.private.add(repo)
+        return {"url": f"{self.hub.url}/{repo}"}
+
+    def find(self, repo, revision="main"):
+        """`Hub.find`, if the token may see this repo."""
+        is_hidden = repo in self.hub.private and not self.token
+        if repo not in self.hub.repos or is_hidden:
+            raise Refused(404 if self.token else 401, "RepoNotFound")
+        return self.hub.find(repo, revision)
+
+    def tell_about(self, repo):
+        commit_id, files = self.find(repo)
+        about = {"id": repo, "sha": commit_id, "private": repo in self.hub.private}
+        return about | {"siblings": [{"rfilename": path} for path in files]}
+
+    def download(self, repo, revision, path):
+        self.answer_headers["X-Repo-Commit"], files = self.find(repo, revision)
+        if path not in files:
+            raise Refused(404, "EntryNotFound")
+        return files[path]
+
+    # A push asks which files are large, and where to send them; it sends them; and the
+    # commit brings the small ones along.
+    def say_which_are_large(self, repo):
+        (asked,) = self.lines()
+        for file in asked["files"]:
+            mode = "lfs" if file["path"].endswith(LARGE) else "regular"
+            file |= {"uploadMode": mode, "shouldIgnore": False}
+        return asked
+
+    def say_where_to_send(self, repo):
+        (asked,) = self.lines()
+        for file in asked["objects"]:
+            link = {"href": f"{self.hub.url}/large/{file['oid']}"}
+            file["actions"] = {"upload": link}
+        return {"transfer": "basic", "objects": asked["objects"]}
+
+    def take_large_file(self, oid):
+        self.hub.large_files[oid] = self.body
+        return b""
+
+    def take_commit(self, repo):
+        files = {}
+        about, *sent = [line["value"] for line in self.lines()]
+        if about.get("parentCommit") not in (None, self.find(repo)[0]):
+            raise Refused(412)
+        for file in sent:
+            if file["path"].endswith(LARGE):
+                files[file["path"]] = self.hub.large_files[file["oid"]]
+            else:
+                files[file["path"]] = base64.b64decode(file["content"])
+        self.hub.messages.append(about["summary"])
+        commit_id = self.hub.commit(repo, files)
+        return {"commitOid": commit_id, "commitUrl": f"{self.hub.url}/{repo}"}
+
+
+METHODS = {  # by request; what is in brackets are the arguments
+    "GET /api/whoami-v2": Request.who_am_i,
+    "POST /api/repos/create": Request.create_repo,
+    "GET /api/models/([^/]+/[^/]+)(?:/revision/.*)?": Request.tell_about,
+    "(?:GET|HEAD) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)": Request.download,
+    "POST /api/models/(.+)/preupload/main": Request.say_which_are_large,
+    "POST /(.+).git/info/lfs/objects/batch": Request.say_where_to_send,
+    "PUT /large/(.+)": Request.take_large_file,
+    "POST /api/models/(.+)/commit/main": Request.take_commit,
+}
 
 
 @pytest.fixture
