@@ -735,14 +735,13 @@ def story(*arguments):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def the_longest_stories_begin_at_once(request):
-    """They run beside the other tests, unless only a few tests were asked for."""
-    all_tests = len(request.session.items) > 200
-    names = ["taxi", "taxi-exact", "frozenlake-slippery"] if all_tests else []
-    programs = [story_begun(name) for name in names]
-    yield
-    for program in programs:
-        program.kill()  # if it still runs: somebody has pressed Ctrl-C
+def long_programs_begin_at_once(request):
+    """They run beside the first tests, if all tests were asked for."""
+    if len(request.session.items) > 200:
+        for name in "taxi", "taxi-exact", "frozenlake-slippery", "frozenlake-8x8":
+            story_begun(name)
+        request.getfixturevalue("blocks_begun")
+        request.getfixturevalue("commands_begun")
 
 
 def holds(told, transcript):
@@ -761,13 +760,13 @@ The route, with the step that first reached a place:
        H       4       5       6
 """,
     # From 1 a bug at the ends would show: there is no hint to try what has been tried.
-    "frozenlake --initial-value 1": """
+    "frozenlake --episodes 2000 --initial-value 1": """
 Their Q-values that are exact to 8 decimals: 44 of 44
 Q-values of ends, which must stay as at the start: 20 of 20
 ...
 VERDICT: All that was learned is exact.
 
-65,714 environment steps in N seconds.
+14,777 environment steps in N seconds.
 """,
     "frozenlake-slippery": """
 Reward: 1 for reaching G, else 0.
@@ -1126,8 +1125,9 @@ def test_a_film_that_was_cut_short_leaves_the_older_one(
 @pytest.mark.skipif(sys.platform != "linux", reason="for servers")
 def test_without_a_screen_none_is_looked_for():
     code = "import os, hub_utils; print(os.environ.get('SDL_VIDEODRIVER'))"
-    assert finished(started("-c", code)) == (0, "dummy\n", "")
-    assert finished(started("-c", code, DISPLAY=":0")) == (0, "None\n", "")
+    with_screen, without = started("-c", code, DISPLAY=":0"), started("-c", code)
+    assert finished(with_screen) == (0, "None\n", "")
+    assert finished(without) == (0, "dummy\n", "")
 
 
 # ------------------ Draw a Q-table ----------------------------------------------------
@@ -2212,31 +2212,44 @@ def test_every_block_of_readme_is_looked_at():
     assert len(BUGS) == README.count("` | `test_") == 9
 
 
-@pytest.mark.parametrize(("code", "output"), PYTHON, ids=range(len(PYTHON)))
-def test_readme_python_prints_what_readme_says(code, output, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    registered = dict(gym.registry)
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        exec(code, {"__name__": "__main__"})  # noqa: S102
-    gym.registry.clear()
-    gym.registry.update(registered)
-    assert out.getvalue().replace(str(tmp_path), "") == output
+@pytest.fixture(scope="session")
+def blocks_begun(tmp_path_factory):
+    """README's blocks of Python, each in a folder of its own; all begin at once."""
+    where = {"PYTHONPATH": str(HERE)}
+    return [
+        started("-c", code, cwd=tmp_path_factory.mktemp("block"), **where)
+        for code, _ in PYTHON
+    ]
 
 
-def test_readme_commands_do_what_readme_says(tmp_path, monkeypatch, capsys):
-    """Those that need the network, or a name on the Hub, are left to .ci/run."""
-    monkeypatch.chdir(tmp_path)
-    programs = {"qlearning.py": qlearning, "hub_utils.py": hub_utils}
-    run = 0
-    for line in "".join(SHELL).splitlines():
-        program, *arguments = line.split()
-        if program == "python" and "NAME" not in line and arguments[0] in programs:
-            assert programs[arguments[0]].main(arguments[1:]) == 0
-            assert capsys.readouterr().out
-            run += 1
-    assert run == 5
-    if GITHUB.exists():  # three of them make pictures of README
-        check_pictures(tmp_path, ["frozenlake.gif", "learning.gif", "values.png"])
+@pytest.mark.parametrize("i", range(len(PYTHON)))
+def test_readme_python_prints_what_readme_says(i, blocks_begun):
+    assert finished(blocks_begun[i]) == (0, OUTPUTS[i], "")
+
+
+@pytest.fixture(scope="session")
+def commands_begun(tmp_path_factory):
+    """README's commands for hub_utils.py but those that need the Hub, in one folder."""
+    lines = re.findall(r"^python (hub_utils\.py) (.*)$", "".join(SHELL), re.MULTILINE)
+    commands = [
+        [HERE / file, *rest.split()] for file, rest in lines if "NAME" not in rest
+    ]
+    folder = tmp_path_factory.mktemp("commands")
+    *makers, load = commands  # `load` shows what `package` makes: it has to wait.
+    return folder, [started(*command, cwd=folder) for command in makers], load
+
+
+def test_readme_commands_do_what_readme_says(commands_begun):
+    folder, makers, load = commands_begun
+    for program in makers:
+        code, told, errors = finished(program)
+        assert (code, errors) == (0, "") and told
+    code, told, errors = finished(started(*load, cwd=folder))
+    assert (code, errors) == (0, "") and "Mean_reward=1.00 +/- 0.00" in told
+    names = ["frozenlake.gif", "learning.gif", "values.png"]
+    assert {file.name for file in folder.iterdir()} == {*names, "my-agent"}
+    if GITHUB.exists():
+        check_pictures(folder, names)
 
 
 def test_readme_transcripts_are_what_the_program_prints():
@@ -2280,25 +2293,32 @@ def test_readme_results_are_what_the_program_prints(name):
     assert float(expected) >= float(worst), "the worst of ten, as .ci/run measures it"
 
 
-@pytest.mark.parametrize(("right", "wrong", "test", "score"), BUGS, ids=range(9))
-def test_every_exercise_turns_its_test_red_and_says_why(
-    right, wrong, test, score, tmp_path
-):
-    assert SOURCE.count(right) == 1
-    for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
-        shutil.copy(HERE / name, tmp_path)
-    (tmp_path / "qlearning.py").write_text(SOURCE.replace(right, wrong), "utf-8")
-    playing = started("qlearning.py", cwd=tmp_path)
-    # While the program plays. (With plain asserts pytest starts sooner.)
+@pytest.fixture(scope="module")
+def exercises_begun(tmp_path_factory):
+    """A folder for each bug, and `python qlearning.py` there; all begin at once."""
+    folders = [tmp_path_factory.mktemp("bug") for _ in BUGS]
+    for folder, (right, wrong, _, _) in zip(folders, BUGS):
+        assert SOURCE.count(right) == 1
+        (folder / "qlearning.py").write_text(SOURCE.replace(right, wrong), "utf-8")
+        for name in ("hub_utils.py", "test_qlearning.py", "README.md"):
+            shutil.copy(HERE / name, folder)
+    return [(folder, started("qlearning.py", cwd=folder)) for folder in folders]
+
+
+@pytest.mark.parametrize("i", range(9))
+def test_every_exercise_turns_its_test_red_and_says_why(i, exercises_begun):
+    _, _, test, score = BUGS[i]
+    folder, program = exercises_begun[i]
+    # (With plain asserts pytest starts sooner.)
     run = ["-m", "pytest", "-q", "--assert=plain", f"test_qlearning.py::{test}"]
-    _, said, _ = finished(started(*run, cwd=tmp_path))
-    _, told, _ = finished(playing)
-    scores = re.findall("^Mean_reward=(.*)", told, re.MULTILINE)
-    assert (scores or ["an error"]) == [score]
+    _, said, _ = finished(started(*run, cwd=folder))
     assert f"\nFAILED test_qlearning.py::{test}" in said, said
     # Six words or more that are not pytest's own `assert ...`
     sentence = r"^E +AssertionError: (?!assert\b)\w\S*( \S+){5}"
     assert re.search(sentence, said, re.MULTILINE), "it does not say what is wrong"
+    _, told, _ = finished(program)
+    scores = re.findall("^Mean_reward=(.*)", told, re.MULTILINE)
+    assert (scores or ["an error"]) == [score]
 
 
 # ------------------ The Chinese README is as new as the English one -------------------
