@@ -415,11 +415,10 @@ def rules(env: Env) -> tuple[Any, list[float]]:
     try:
         P = game.P
         starts = [float(p) for p in game.initial_state_distrib]
-        bellman_backup(P, starts, gamma=1)  # a trial: it fails if P is something else
-        usable = len(starts) == n_states
+        bellman_backup(P, [0.0] * n_states, gamma=1)  # fails if P is something else
     except (AttributeError, LookupError, TypeError, ValueError):
-        usable = False
-    if not usable:
+        starts = []
+    if len(starts) != n_states:
         text = "publishes no rules (P and initial_state_distrib)"
         raise ValueError(f"{type(game).__name__} {text} for its {n_states} states")
     return P, starts
