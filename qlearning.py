@@ -353,7 +353,6 @@ def progress_bar(items: "Sequence[Any]", unit: str = " episodes") -> "Any":
 # All that follows looks at the algorithm from outside; nothing above needs it or its
 # imports.
 import argparse
-import io
 import os
 import textwrap
 import time
@@ -1242,7 +1241,7 @@ def chosen_recipe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 def run(command: Callable[[], object]) -> int:
     """The exit code of a command: what people can do wrong becomes one line, code 1."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's cannot
         sys.stdout.reconfigure(errors="replace")  # "?" for what it cannot show
     try:
         command()
