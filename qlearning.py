@@ -751,11 +751,11 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     show_world(env, recipe)
     numbers = ", ".join(f"{name}={recipe[name]}" for name in HYPERPARAMETERS)
     print("\nLEARNING\n" + textwrap.fill(numbers, 79))
-    history: list[Any] = []  # (episode, epsilon, steps, score) of each episode
+    history: list[Any] = []  # (epsilon, steps, score) of each episode
     first_episodes: list[list[Step]] = []
 
     def remember(episode: int, epsilon: float, steps: int, score: float) -> None:
-        history.append((episode, epsilon, steps, score))
+        history.append((epsilon, steps, score))
         if len(history) <= 3000:  # enough for the first lessons
             first_episodes.append(env.steps)  # those of the episode just over
 
@@ -769,7 +769,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     model = recipe | {"qtable": Qtable}
     show_agent(env, model, episode)
     show_proof(env, model)
-    n_steps = sum(steps for _, _, steps, _ in history)
+    n_steps = sum(steps for _, steps, _ in history)
     print(f"\n{n_steps:,} environment steps in {seconds:.1f} seconds.")
     print("Next: another game (see --list) or other numbers (see --help).")
     print("README.md explains each part, in Chinese .github/README.zh-CN.md.")
@@ -852,8 +852,8 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     ends = sorted({math.ceil(len(history) / 2**i) for i in range(10)})
     start = 0
     for end in ends:
-        mean = statistics.fmean(score for _, _, _, score in history[start:end])
-        _, epsilon, _, _ = history[end - 1]
+        mean = statistics.fmean(score for _, _, score in history[start:end])
+        epsilon, _, _ = history[end - 1]
         bar = printable("█", "#") * bar_length(mean, best)
         print(f"{end:>8}{epsilon:>9.3f}{mean:>11.2f}  {bar}".rstrip())
         start = end
