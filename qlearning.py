@@ -1166,12 +1166,10 @@ def show_proof(env: Env, model: Recipe) -> None:
     print(f"Q-values of ends, which must stay as at the start: {n_kept} of {n_ends}")
     print(f"States where the greedy action is a best one: {n_right} of {n_known}")
     print(f"Expected score from all starts in {n_steps} steps, by the rules:")
-    for score, player in [
-        (found.agent_score, "agent"),
-        (found.exact_table_score, "exact table"),
-        (found.best_score, "best possible play (it knows how many steps are left)"),
-    ]:
-        print(f"  {score:.4f} {player}")
+    print(f"  {found.agent_score:.4f} agent")
+    print(f"  {found.exact_table_score:.4f} exact table")
+    knows = "it knows how many steps are left"
+    print(f"  {found.best_score:.4f} best possible play ({knows})")
     print(textwrap.fill(f"VERDICT: {verdict(env, found)}", 79))
     if n_cells > 0 and n_exact == n_cells and start == 0:
         text = "Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot"
