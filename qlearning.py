@@ -844,7 +844,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
     scale = f"A bar of 40 signs is the best score to expect, {best:.2f}"
     if best > 0:
         print(f"{scale}; 0 or less has no bar.")
-    elif best < 0:  # the scores are costs: twice the cost has half the bar
+    elif best < 0:  # the scores are costs
         print(f"{scale}; {2 * best:.2f} has half a bar.")
     print("episodes  epsilon  mean score since the line above, random steps included")
     # Where the ten lines end, each at half of the next: 20, 40, 79, ... 5000, 10000. (Of
@@ -860,10 +860,7 @@ def show_learning(env: Env, max_steps: int, history: Sequence[Any]) -> None:
 
 
 def bar_length(score: float, best: float) -> int:
-    """How long the bar of a score is: 40 for the best possible one.
-
-    Scores below 0 are costs: twice the cost has half the bar.
-    """
+    """How long the bar is: 40 for the best score; twice the cost has half the bar."""
     if best > 0:
         return round(40 * max(0.0, min(1.0, score / best)))
     if best < 0 and score < 0:
