@@ -942,12 +942,11 @@ def show_spreading(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> None
     # now is what it held after this update.
     for update in replayed_updates(recipe, Qtable, episodes):
         _, _, reward, _, terminated = update.step
-        if not (terminated and reward > 0):  # the goal was not reached
-            continue
-        goals += 1
-        if goals in (1, 3, 10, 30):
-            print(f"\nin episode {update.episode + 1}, goal reached {goals}x:")
-            print(draw_policy(env, recipe | {"qtable": Qtable}))
+        if terminated and reward > 0:  # the goal is reached
+            goals += 1
+            if goals in (1, 3, 10, 30):
+                print(f"\nin episode {update.episode + 1}, goal reached {goals}x:")
+                print(draw_policy(env, recipe | {"qtable": Qtable}))
 
 
 # ------------------ The story goes on: what the agent has learned ---------------------
