@@ -562,7 +562,7 @@ OTHER_ID = {
 
 def make_env(env_id: str, **kwargs: Any) -> Env:
     """`gym.make`; a game that this Gymnasium has under another id is made by that one."""
-    # Only with options that mean the same in both versions of the game.
+    # Only these options mean the same in both versions: rain is new in one of them.
     same_in_both = {"render_mode", "max_episode_steps"}
     if env_id not in gym.registry and kwargs.keys() <= same_in_both:
         env_id = OTHER_ID.get(env_id, env_id)

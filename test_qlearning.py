@@ -1306,7 +1306,7 @@ def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
     assert len(set(first_seen.values())) > 8, "not all at once"
 
 
-def test_a_film_of_learning_has_at_most_60_pictures(monkeypatch):
+def test_a_film_of_learning_has_at_most_60_pictures(tmp_path, monkeypatch):
     films, drawn, draw = [], [], hub_utils.draw
 
     def draw_and_keep(env, values):
@@ -1315,9 +1315,9 @@ def test_a_film_of_learning_has_at_most_60_pictures(monkeypatch):
 
     monkeypatch.setattr(hub_utils, "draw", draw_and_keep)
     monkeypatch.setattr(hub_utils, "write_film", lambda *film: films.append(film))
-    record_learning(SHORT_LAKE, "a.mp4", fps=3)
+    record_learning(SHORT_LAKE, tmp_path / "a.mp4", fps=3)
     path, film, fps = films[0]
-    assert (str(path), len(film), fps) == ("a.mp4", 60, 3)
+    assert (path, len(film), fps) == (tmp_path / "a.mp4", 60, 3)
     assert film[0].shape == (480 + 2 * 40 + 110, 972, 3)
     assert {(values.low, values.high) for values in drawn} == {(0, 1)}, "one scale"
     assert len(drawn[0].tried) < len(drawn[-1].tried) == 44
