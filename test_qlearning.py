@@ -102,7 +102,7 @@ from qlearning import (
     value_iteration,
 )
 
-# huggingface_hub's own upload calls what it warns of: no error under `-W error` either.
+# With `-W error` a warning is an error, but not this one, which is huggingface_hub's own.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 HERE = Path(__file__).parent
 SOURCE = (HERE / "qlearning.py").read_text(encoding="utf-8")
