@@ -165,9 +165,10 @@ def test_table_has_a_row_of_its_own_for_each_state():
     )
 
 
-def test_table_starts_where_it_should_and_takes_gymnasiums_numbers():
+def test_table_starts_at_the_initial_value_and_takes_gymnasiums_numbers():
     two = gym.spaces.Discrete(2).n
     assert type(two) is not int, "NumPy's own whole number"
+    # As a text, in which 20 is not 20.0, and an array no list.
     assert str(initialize_q_table(two, two, 20)) == "[[20.0, 20.0], [20.0, 20.0]]"
 
 
