@@ -352,15 +352,17 @@ def test_training_equals_a_second_implementation_bit_for_bit():
         assert [list(row) for row in table] == expected
 
 
+ZERO = array(1, 1, "int64")[0, 0]  # NumPy's own 0; what is made from it is NumPy's, too
+
+
 def test_numpys_numbers_become_plain_ones():
-    zero, nothing = array(1, 1, "int64")[0, 0], array(1, 1)[0, 0]
-    line = zero, nothing, nothing != 0, nothing == 0  # 0, 0.0, False, True
+    line = ZERO, ZERO * 1.0, ZERO != 0, ZERO == 0  # 0, 0.0, False, True
     assert {type(value).__module__ for value in line} == {"numpy"}
     env, table = Script(line, states=2, actions=1), [[0.0], [0.0]]
     _, _, _, score = episodes_of(env, Qtable=table)[0]
     assert type(table[0][0]) is type(score) is float
     env.reset()
-    step = next(rollout(env, array(2, 1), zero, 9))
+    step = next(rollout(env, array(2, 1), ZERO, 9))
     assert [type(value) for value in step] == [int, int, float, int, bool]
 
 
