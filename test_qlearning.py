@@ -382,14 +382,17 @@ def test_evaluation_gives_mean_and_population_deviation_of_scores():
     assert evaluate_agent(env, 9, 2, initialize_q_table(3, 2), []) == (3.0, 1.0)
 
 
-def test_evaluation_takes_a_seed_for_each_episode_and_needs_a_step_to_make():
-    env, table = Script(END), [[0, 1], [0, 1], [0, 1]]
+def test_evaluation_takes_a_seed_for_each_episode():
+    env, table = Script(END), initialize_q_table(3, 2)
     evaluate_agent(env, 9, 1, table, [])
-    seeds = array(1, 1, "int64")[0] + 8  # NumPy's [8]
-    evaluate_agent(env, 9, 1, table, seeds)
-    assert env.seeds == [None, 8] and type(env.seeds[1]) is int
+    evaluate_agent(env, 9, 2, table, [7, ZERO + 8])
+    assert env.seeds == [None, 7, 8] and type(env.seeds[2]) is int
+
+
+def test_evaluation_needs_enough_seeds_and_a_step_to_make():
+    env, table = Script(END), initialize_q_table(3, 2)
     with pytest.raises(ValueError, match="^2 episodes, but only 1 seeds$"):
-        evaluate_agent(env, 9, 2, table, seeds)
+        evaluate_agent(env, 9, 2, table, [7])
     with pytest.raises(ValueError, match="must be 1 or more, not 2 and 0$"):
         evaluate_agent(env, 0, 2, table, [])
 
