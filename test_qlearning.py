@@ -564,7 +564,6 @@ class FrozenLakeEnv(Script):
         self.P = P
 
 
-PAIRS = [(state, action) for state in range(3) for action in range(2)]
 NO_RULES = {
     "other states": renumbered(game("frozenlake")),
     "fewer states": by_rows(game("frozenlake")),
@@ -573,13 +572,13 @@ NO_RULES = {
     ),
     "no P": Script(*WALK),
     "P is a list of profits": FrozenLakeEnv([1.0, 2.0]),
-    "P has pairs as keys": FrozenLakeEnv({pair: [] for pair in PAIRS}),
+    "P has pairs as keys": FrozenLakeEnv({(0, 0): [], (0, 1): []}),
     "P leads to a state 3": FrozenLakeEnv([{0: [(1.0, 3, 0.0, False)], 1: []}] * 3),
 }
 
 
 @pytest.mark.parametrize("env", NO_RULES.values(), ids=NO_RULES.keys())
-def test_exact_answers_are_claimed_only_for_the_rules_of_these_states(env):
+def test_rules_and_map_of_another_game_are_not_taken_for_its_own(env):
     sentence = r"publishes no rules \(P and initial_state_distrib\) for its"
     with pytest.raises(ValueError, match=sentence):
         value_iteration(env, gamma=0.95)
