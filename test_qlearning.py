@@ -702,11 +702,11 @@ def test_docstring_examples():
 def test_numbers_of_the_course_to_the_letter():
     both = {"learning_rate": 0.7, "gamma": 0.95, "max_steps": 99, "max_epsilon": 1.0}
     both |= {"min_epsilon": 0.05, "n_eval_episodes": 100}
-    lake = {"env_id": "FrozenLake-v1", "n_training_episodes": 10_000, "eval_seed": []}
-    lake["decay_rate"] = 0.0005
+    frozenlake = {"env_id": "FrozenLake-v1", "n_training_episodes": 10_000}
+    frozenlake |= both | {"decay_rate": 0.0005, "eval_seed": []}
     taxi = {"env_id": "Taxi-v3", "n_training_episodes": 25_000, "decay_rate": 0.005}
-    for name, numbers in ("frozenlake", both | lake), ("taxi", both | taxi):
-        assert RECIPES[name] == RECIPES[name] | numbers, "putting them in changes it"
+    assert frozenlake.items() <= RECIPES["frozenlake"].items()
+    assert (both | taxi).items() <= RECIPES["taxi"].items()
     seeds = str(RECIPES["taxi"]["eval_seed"]).encode()
     assert hashlib.sha256(seeds).hexdigest()[:8] == "176ec67c", "the course's 100 seeds"
 
