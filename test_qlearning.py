@@ -1350,17 +1350,11 @@ def test_the_curve_ends_at_the_episode_of_the_moment():
 
 
 # ------------------ A pickle is a program, and is not run -----------------------------
-class Call:
-    """What is pickled as a call of a function, with its arguments."""
-
-    def __init__(self, *call):
-        self.call = call
+class Mkdir:
+    """What is pickled as the call os.mkdir("owned")."""
 
     def __reduce__(self):
-        return self.call
-
-
-MKDIR = Call(os.mkdir, ("owned",))
+        return os.mkdir, ("owned",)
 
 
 def with_table(**changes):
@@ -1372,7 +1366,7 @@ ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
     ("INST", b"(X\5\0\0\0ownedios\nmkdir\n.", "a model needs no INST"),
-    ("in a model", with_table(gamma=MKDIR), "it would import '(posix|nt).mkdir'"),
+    ("in a model", with_table(gamma=Mkdir()), "it would import '(posix|nt).mkdir'"),
 ]
 REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     # what no model needs
