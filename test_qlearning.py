@@ -1238,9 +1238,8 @@ def test_the_map_of_the_taxi():
     exact = value_iteration(taxi, 0.95)
     picture = draw_values(taxi, exact, state=328)  # (3,1) Y to R
     assert picture.shape == (5 * 120 + 40, 5 * 120, 3)
-    walls = [
-        s for s in ((1, 0), (1, 2), (0, 3), (2, 4)) if at(picture, s, 1, 0.5) == INK
-    ]
+    squares = (1, 0), (1, 2), (0, 3), (2, 4)
+    walls = [square for square in squares if at(picture, square, 1, 0.5) == INK]
     assert walls == [(1, 0), (0, 3), (2, 4)], "right of these squares"
     assert is_framed(picture, (1, 3))
     assert at(picture, (0, 4), 0.37, 0.37) == DARKEST, "p, at Y: pick the passenger up"
