@@ -1583,12 +1583,14 @@ def test_no_game_is_made_that_is_unknown_or_does_not_fit(model, changes, sentenc
         make_env_from_model(model | changes)
 
 
-def test_the_course_s_keys_are_known(model):
-    del model["env_kwargs"]
+def test_a_model_of_the_course_says_less_and_is_known(model):
+    for name in "env_kwargs", "initial_value", "min_learning_rate", "seed", "eval_seed":
+        del model[name]
     dry = model | {"map_name": "4x4", "slippery": False}
     for said, outcomes in (model, 3), (dry, 1):
         assert len(make_env_from_model(said).unwrapped.P[0][0]) == outcomes
     assert hub_utils.game_name(dry) == "FrozenLake-v1-4x4-no_slippery"
+    assert hub_utils.command_to_train(dry) == "python hub_utils.py package frozenlake"
 
 
 @pytest.mark.parametrize(
@@ -1672,12 +1674,6 @@ def test_the_card_has_the_command_that_trains_with_these_numbers(
 ):
     told = f"python hub_utils.py package {command}" if command else ""
     assert hub_utils.command_to_train(model | changes) == told
-
-
-def test_a_model_of_the_course_says_less_and_has_a_command_too(model):
-    for name in "initial_value", "min_learning_rate", "seed", "eval_seed":
-        del model[name]
-    assert hub_utils.command_to_train(model) == "python hub_utils.py package frozenlake"
 
 
 def test_the_card_s_python_runs_as_it_stands(
