@@ -1913,14 +1913,15 @@ def hub(tmp_path_factory, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in "NO_PROXY", "no_proxy":
         monkeypatch.setenv(name, "*")
-    page = "/{repo_id}/resolve/{revision}/{filename}"
-    settings = {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + page}
-    settings |= {
-        "HF_HUB_CACHE": str(home / "hub"),
-        "HF_TOKEN_PATH": str(home / "token"),
-    }
-    settings |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-    for name, value in settings.items():
+    page = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in [
+        ("ENDPOINT", hub.url),
+        ("HUGGINGFACE_CO_URL_TEMPLATE", page),
+        ("HF_HUB_CACHE", str(home / "hub")),
+        ("HF_TOKEN_PATH", str(home / "token")),
+        ("HF_HUB_OFFLINE", False),
+        ("HF_HUB_DISABLE_XET", True),
+    ]:
         monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(file_download, name, value, raising=False)  # an older copy
     close = getattr(hf.utils, "close_session", None) or hf.utils.reset_sessions
