@@ -1612,24 +1612,29 @@ def card_of(folder):
     return hf.ModelCard((folder / "README.md").read_text("utf-8"))
 
 
-def test_a_package_is_six_files_that_say_how_the_agent_came_about(
-    tmp_path, camera, model
-):
-    folder = package_model(model, camera, tmp_path / "a", video_fps=2)
-    assert {file.name for file in folder.iterdir()} == set(FILES) and len(FILES) == 6
+@pytest.fixture
+def package(tmp_path, camera, model):
+    """The folder with the package of the lake's agent."""
+    return package_model(model, camera, tmp_path, video_fps=2)
+
+
+def test_a_package_is_six_files_about_the_agent(package, camera, model):
+    assert {file.name for file in package.iterdir()} == set(FILES) and len(FILES) == 6
     extra = {"map_name": "4x4", "slippery": False}  # for the course's readers
-    assert load_model(folder) == model | extra
-    params = json.loads((folder / "params.json").read_text())
+    assert load_model(package) == model | extra
+    params = json.loads((package / "params.json").read_text())
     assert params == {n: v for n, v in (model | extra).items() if n != "qtable"}
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((package / "results.json").read_text())
     score = {"mean_reward": 1.0, "std_reward": 0.0, "n_eval_episodes": 100}
     assert results == results | score | {"env_id": "FrozenLake-v1"}
     assert results["gymnasium"] == gym.__version__
-    assert imageio_ffmpeg.count_frames_and_secs(str(folder / "replay.mp4")) == (7, 3.5)
-    values = imageio.imread(folder / "values.png")
+    assert imageio_ffmpeg.count_frames_and_secs(str(package / "replay.mp4")) == (7, 3.5)
+    values = imageio.imread(package / "values.png")
     assert distance(values, draw_values(camera, model["qtable"], state=0)) == 0
 
-    card = card_of(folder)
+
+def test_the_card_has_the_tags_of_the_course_and_what_the_agent_is(package):
+    card = card_of(package)
     tag = "FrozenLake-v1-4x4-no_slippery"
     tags = [tag, "q-learning", "reinforcement-learning", "custom-implementation"]
     assert card.data.tags == tags and card.data.pipeline_tag == "reinforcement-learning"
@@ -1676,12 +1681,9 @@ def test_the_card_has_the_command_that_trains_with_these_numbers(
     assert hub_utils.command_to_train(model | changes) == told
 
 
-def test_the_card_s_python_runs_as_it_stands(
-    tmp_path, camera, model, monkeypatch, capsys
-):
-    package_model(model, camera, tmp_path)
-    code = re.search(r"```python\n(.*?)```", card_of(tmp_path).text, re.DOTALL)[1]
-    monkeypatch.chdir(tmp_path)
+def test_the_card_s_python_runs_as_it_stands(package, monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", card_of(package).text, re.DOTALL)[1]
+    monkeypatch.chdir(package)
     capsys.readouterr()
     exec(code, {})  # noqa: S102
     assert capsys.readouterr().out == "1.00 +/- 0.00\n"
@@ -1690,14 +1692,13 @@ def test_the_card_s_python_runs_as_it_stands(
 WORDS = "\n\nMy {own} words: 雪.\n"
 
 
-def test_what_the_owner_wrote_stays_over_each_new_package(tmp_path, camera, model):
-    package_model(model, camera, tmp_path)
-    text = (tmp_path / "README.md").read_text("utf-8").rstrip("\n")
+def test_what_the_owner_wrote_stays_over_each_new_package(package, camera, model):
+    text = (package / "README.md").read_text("utf-8").rstrip("\n")
     text = text.replace("tags:\n", "license: mit\ntags:\n- mine\n", 1)
-    (tmp_path / "README.md").write_text(text + WORDS, "utf-8")
+    (package / "README.md").write_text(text + WORDS, "utf-8")
     for seed in (1, 2):
-        package_model(model | {"seed": seed}, camera, tmp_path)
-    card = card_of(tmp_path)
+        package_model(model | {"seed": seed}, camera, package)
+    card = card_of(package)
     assert card.text.endswith(hub_utils.OWNER_MARK + WORDS)
     assert card.text.count("words") == 1 and "| seed | 2 |" in card.text
     assert card.data.license == "mit" and card.data.tags[-1] == "mine"
@@ -1726,13 +1727,12 @@ def test_no_words_get_lost(tmp_path, camera, model, text, sentence):
     assert contents(tmp_path) == {"README.md": text.encode()}
 
 
-def test_all_or_none_of_a_package_is_there(tmp_path, camera, model, monkeypatch):
-    folder = package_model(model, camera, tmp_path / "a")
-    before = contents(folder)
+def test_all_or_none_of_a_package_is_there(package, camera, model, monkeypatch):
+    before = contents(package)
     monkeypatch.setattr(hub_utils, "record_video", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        package_model(model | {"seed": 5}, camera, folder)
-    assert contents(folder) == before
+        package_model(model | {"seed": 5}, camera, package)
+    assert contents(package) == before
 
 
 # ------------------ The Hub on loopback -----------------------------------------------
