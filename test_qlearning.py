@@ -2056,7 +2056,7 @@ def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
     assert hub.repos == {"ann/lake": before}
 
 
-def test_loading_what_is_not_there_or_too_large(hub):
+def test_what_is_missing_too_large_or_harmful_is_not_loaded(hub):
     with pytest.raises(FileNotFoundError, match=NOT_SEEN):
         load_from_hub("ann/lake")
     hub.commit("ann/lake", {"q-learning.pkl": bytes(5_000_001)})
