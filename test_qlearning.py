@@ -2265,11 +2265,9 @@ def test_readme_shows_lines_of_the_code():
 
 def test_a_pasted_function_needs_only_what_readme_says():
     """Section 9 has a table: a function, and the modules and functions that it needs."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", README, re.MULTILINE)
-    needs = {name: re.findall(r"`(\w+)`", f"{a} {b}") for name, a, b in rows}
-    assert needs["train"]
-    for name in needs.keys() & vars(qlearning).keys() | {"td_update"}:
-        pasted = [name, *needs.get(name, [])]
+    table = README.split("\n| function | imports | functions |\n")[1].split("\n\n")[0]
+    rows = [re.findall(r"`(\w+)`", row) for row in table.splitlines()[1:]]
+    for pasted in [*rows, ["td_update"]]:
         for function in filter(inspect.isfunction, map(vars(qlearning).get, pasted)):
             nodes = ast.walk(ast.parse(inspect.getsource(function)))
             used = {node.id for node in nodes if isinstance(node, ast.Name)}
