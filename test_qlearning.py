@@ -499,7 +499,7 @@ def test_exact_answers_by_hand():
     assert (take, end) == (pytest.approx(4), 0), "4 is 2 + 0.5 * 4"
     assert dare == pytest.approx(0.25 * 4 + 0.75 * (8 + 0.5 * 4))
     assert wait == pytest.approx(0.5 * dare)
-    assert exact_score(env, 3) == 0.25 * 4 + 0.75 * (8 + 2 + 2)
+    assert exact_score(env, 3) == 0.25 * 4 + 0.75 * (8 + 2 + 2), "dare, take, take"
     assert exact_score(env, 3, [[0, 1], [0, 0]]) == 0, "it waits in state 0"
     with pytest.raises(ValueError, match="never settle at gamma=1: take a smaller"):
         value_iteration(env, 1)
@@ -527,7 +527,7 @@ def test_a_state_has_a_value_for_each_policy(lake):
 
 
 def test_wasted_time_can_raise_mean_minus_std():
-    """Of two taxis the perfect one has 4.85; who wastes what is above 8 has 5.1."""
+    """The perfect taxi has 4.85; one that idles until no trip is above 8 has 5.1."""
     env, exact = game("taxi"), value_iteration(game("taxi"), 0.95)
     perfect = []
     for seed in qlearning.evaluation_seeds(RECIPES["taxi"]):
