@@ -1362,6 +1362,7 @@ def with_table(**changes):
 
 
 ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
+DOUBLED = b"q\0h\0\x86" * 100  # what is there, x, becomes (x, x), a hundred times over
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
     ("INST", b"(X\5\0\0\0ownedios\nmkdir\n.", "a model needs no INST"),
@@ -1397,8 +1398,8 @@ REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     ("6 * 10 ** 5 bytes", pickle.dumps(array(1000, 600, "uint8")), "more than 500,000 values"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
     ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
-    ("a key of 2 ** 100", b"\x80\x04)" + b"q\0h\0\x86" * 100 + b"q\1}h\1Ns.", "keys that"),
-    ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + b"q\0h\0\x86" * 100 + b"Rs.", "index out of"),
+    ("a key of 2 ** 100", b"\x80\x04)" + DOUBLED + b"q\1}h\1Ns.", "keys that"),
+    ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + DOUBLED + b"Rs.", "index out of"),
     ("long", b"\x80\x04" + b"N" * 700_000 + b".", "more than 600,000 instructions"),
     ("large", b"N" * 5_000_001 + b".", "more than 5,000,000 bytes"),
 ]  # fmt: skip
