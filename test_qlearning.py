@@ -1529,8 +1529,8 @@ def test_what_is_packaged_loads_back_with_the_published_score(
 ):
     env = made(env_id, **arguments)
     # The recipe says another map, and no ice: the environment knows better.
-    recipe = RECIPES["frozenlake"] | {"n_training_episodes": 30, "n_eval_episodes": 3}
-    recipe["max_steps"] = 30
+    short = {"n_training_episodes": 30, "n_eval_episodes": 3, "max_steps": 30}
+    recipe = RECIPES["frozenlake"] | short
     model = recipe | {"env_id": env_id, "qtable": learn(env, recipe)}
     loaded = load_model(package_model(model, env, tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())
