@@ -1840,7 +1840,7 @@ class Request(BaseHTTPRequestHandler):
             self.hub.private.add(repo)
         return {"url": f"{self.hub.url}/{repo}"}
 
-    def find(self, repo, revision="main"):
+    def find_if_seen(self, repo, revision="main"):
         """`Hub.find`, if the token may see this repo."""
         is_hidden = repo in self.hub.private and not self.token
         if repo not in self.hub.repos or is_hidden:
@@ -1848,12 +1848,12 @@ class Request(BaseHTTPRequestHandler):
         return self.hub.find(repo, revision)
 
     def tell_about(self, repo):
-        commit_id, files = self.find(repo)
+        commit_id, files = self.find_if_seen(repo)
         about = {"id": repo, "sha": commit_id, "private": repo in self.hub.private}
         return about | {"siblings": [{"rfilename": path} for path in files]}
 
     def download(self, repo, revision, path):
-        self.answer_headers["X-Repo-Commit"], files = self.find(repo, revision)
+        self.answer_headers["X-Repo-Commit"], files = self.find_if_seen(repo, revision)
         if path not in files:
             raise Refused(404, "EntryNotFound")
         return files[path]
@@ -1881,7 +1881,7 @@ class Request(BaseHTTPRequestHandler):
     def take_commit(self, repo):
         files = {}
         about, *sent = [line["value"] for line in self.lines()]
-        if about.get("parentCommit") not in (None, self.find(repo)[0]):
+        if about.get("parentCommit") not in (None, self.find_if_seen(repo)[0]):
             raise Refused(412)
         for file in sent:
             if file["path"].endswith(LARGE):
