@@ -2033,7 +2033,7 @@ NOT_SEEN = "no ann/lake on the Hub, for your token"
 
 
 @pytest.mark.parametrize(
-    ("request_", "answer", "sentence"),
+    ("step", "answer", "sentence"),
     [
         ("GET .*/ann/lake", Refused(403), "403"),
         # What is said of a private repo to a token that may not see it
@@ -2042,8 +2042,8 @@ NOT_SEEN = "no ann/lake on the Hub, for your token"
         ("POST .*/commit", Refused(500), "500"),
     ],
 )
-def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
-    hub, push, request_, answer, sentence
+def test_what_the_hub_refuses_is_said_and_nothing_is_pushed(
+    hub, push, step, answer, sentence
 ):
     hub.commit("ann/lake", {"README.md": b"---\ntags: [x]\n---\nWords.\n"})
     before = hub.repos["ann/lake"].copy()
@@ -2051,7 +2051,7 @@ def test_an_answer_of_the_hub_is_said_and_nothing_is_taken_for_new(
     def refuse():
         raise answer
 
-    hub.failures[request_] = refuse
+    hub.failures[step] = refuse
     with pytest.raises(OSError, match=sentence):
         push()
     assert hub.repos == {"ann/lake": before}
