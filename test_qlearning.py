@@ -2135,7 +2135,6 @@ NO_FILE = "error: .* is no file, and no NAME/REPO on the Hub"
         ("push taxi", 2, "the following arguments are required: --repo-id"),
         ("load nothing", 1, NO_FILE),
         ("load my-agent/q-learning.pkl", 1, NO_FILE),
-        ("load file", 1, "error: file is not a Q-learning model: no pickle"),
         ("", 2, "the following arguments are required: command"),
     ],
 )
