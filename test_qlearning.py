@@ -2177,6 +2177,7 @@ def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
 # ======================================================================================
 # README: all that it shows is run, and compared with what it says
 # ======================================================================================
+# ------------------ What README shows: blocks, commands, tables, and bugs -------------
 GITHUB = HERE / ".github"
 with_github = pytest.mark.skipif(not GITHUB.exists(), reason="a copy without .github")
 README = (HERE / "README.md").read_text(encoding="utf-8")
