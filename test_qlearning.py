@@ -2226,13 +2226,12 @@ def test_readme_python_prints_what_readme_says(i, blocks_begun):
 @pytest.fixture(scope="session")
 def commands_begun(tmp_path_factory):
     """README's commands for hub_utils.py but those that need the Hub, in one folder."""
-    lines = re.findall(r"^python (hub_utils\.py) (.*)$", "".join(SHELL), re.MULTILINE)
-    commands = [
-        [HERE / file, *rest.split()] for file, rest in lines if "NAME" not in rest
-    ]
+    lines = re.findall(r"^python hub_utils\.py (.*)$", "".join(SHELL), re.MULTILINE)
+    *makers, load = [line.split() for line in lines if "NAME" not in line]
     folder = tmp_path_factory.mktemp("commands")
-    *makers, load = commands  # `load` shows what `package` makes: it has to wait.
-    return folder, [started(*command, cwd=folder) for command in makers], load
+    run = functools.partial(started, HERE / "hub_utils.py", cwd=folder)
+    # `load` shows what `package` makes: it has to wait.
+    return folder, [run(*arguments) for arguments in makers], lambda: run(*load)
 
 
 def test_readme_commands_do_what_readme_says(commands_begun):
@@ -2240,7 +2239,7 @@ def test_readme_commands_do_what_readme_says(commands_begun):
     for program in makers:
         code, told, errors = finished(program)
         assert (code, errors) == (0, "") and told
-    code, told, errors = finished(started(*load, cwd=folder))
+    code, told, errors = finished(load())
     assert (code, errors) == (0, "") and "Mean_reward=1.00 +/- 0.00" in told
     names = ["frozenlake.gif", "learning.gif", "values.png"]
     assert {file.name for file in folder.iterdir()} == {*names, "my-agent"}
