@@ -1598,7 +1598,6 @@ def test_a_model_of_the_course_says_less_and_is_known(model):
     ("says", "name"),
     [
         ({"map_name": "8x8"}, "FrozenLake-v1-8x8"),
-        ({"map_name": "4x4", "is_slippery": False}, "FrozenLake-v1-4x4-no_slippery"),
         ({"desc": DESC, "is_slippery": True}, "FrozenLake-v1-desc"),
         ({"reward_schedule": [1, 0, 0]}, "FrozenLake-v1-reward_schedule"),
         ({"max_episode_steps": 9}, "FrozenLake-v1-max_episode_steps=9"),
