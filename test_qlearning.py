@@ -542,16 +542,10 @@ def test_wasted_time_can_raise_mean_minus_std():
 # What a game publishes as P may be about another game than the one that is played: under
 # a wrapper that renumbers states, say, or where P is not a table of rules at all. Then an
 # exact answer would be a wrong one, and there must be none.
-def renumbered(lake):
-    """A lake whose states count backwards."""
-    space = lake.observation_space
-    return gym.wrappers.TransformObservation(lake, lambda s: 15 - s, space)
-
-
-def by_rows(lake):
-    """A lake of which one sees the row only: 4 states."""
-    space = gym.spaces.Discrete(4)
-    return gym.wrappers.TransformObservation(lake, lambda s: s // 4, space)
+def renumbered(lake, n_states, number):
+    """A lake whose states are seen under other numbers: a function of the right ones."""
+    space = gym.spaces.Discrete(n_states)
+    return gym.wrappers.TransformObservation(lake, number, space)
 
 
 class FrozenLakeEnv(Script):
@@ -565,8 +559,8 @@ class FrozenLakeEnv(Script):
 
 
 NO_RULES = {
-    "other states": renumbered(game("frozenlake")),
-    "fewer states": by_rows(game("frozenlake")),
+    "counted backwards": renumbered(game("frozenlake"), 16, lambda s: 15 - s),
+    "only rows are seen": renumbered(game("frozenlake"), 4, lambda s: s // 4),
     "other rewards": gym.wrappers.TransformReward(
         game("frozenlake"), lambda r: 100 * r
     ),
@@ -1544,12 +1538,14 @@ def test_what_is_packaged_loads_back_with_the_published_score(
 LAKE_TABLE = value_iteration(game("frozenlake"), 0.95)
 CORRIDOR = {"env_id": "Short-v0", "qtable": [[0.0, 1.0]] * 5}
 DRY = made(is_slippery=False)
+BACKWARDS = renumbered(DRY, 16, lambda s: 15 - s)
+BY_ROWS = renumbered(DRY, 4, lambda s: s // 4)
 GENEROUS = gym.wrappers.TransformReward(DRY, lambda reward: 1.0)
 NOT_PACKAGED = [  # the game, what its model says, and why it is refused
     # a wrapper makes it another game
     (GENEROUS, {}, r"your environment gives 6.00 \+/- 0.00, the one that others make"),
-    (renumbered(DRY), {"qtable": LAKE_TABLE[::-1]}, "others make from this model 0.00"),
-    (by_rows(DRY), {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
+    (BACKWARDS, {"qtable": LAKE_TABLE[::-1]}, "others make from this model 0.00"),
+    (BY_ROWS, {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
     # the model is about another one
     (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID}, the model"),
     (DRY, CORRIDOR | {"env_id": LAKE_ID}, "this environment needs a Q-table of 16 x 4"),
