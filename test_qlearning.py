@@ -733,16 +733,6 @@ def story(*arguments):
     return re.sub(r"[\d.]+ seconds", "N seconds", told)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def long_programs_begin_at_once(request):
-    """They run beside the first tests, if all tests were asked for."""
-    if len(request.session.items) > 200:
-        for name in "taxi", "taxi-exact", "frozenlake-slippery", "frozenlake-8x8":
-            story_begun(name)
-        request.getfixturevalue("blocks_begun")
-        request.getfixturevalue("commands_begun")
-
-
 def holds(told, transcript):
     """Whether a story has these lines, one part after the other; `...` leaves some out."""
     parts = map(re.escape, transcript.strip("\n").split("\n...\n"))
@@ -1176,9 +1166,12 @@ def test_dark_is_high_and_white_was_never_tried(map_of_14):
     assert shade(map_of_14, (0, 0), RIGHT) == PAPER, "never tried: no shade"
 
 
-def test_holes_and_goal_have_a_colour_and_the_first_learned_state_a_frame(map_of_14):
+def test_holes_and_goal_have_a_colour_of_their_own(map_of_14):
     assert at(map_of_14, (1, 1), 0.3, 0.3) == hub_utils.NO_CHOICE["H"]
     assert at(map_of_14, (3, 3), 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
+
+
+def test_the_first_learned_state_is_framed_unless_another_is_named(map_of_14):
     framed = [column for column in range(4) if is_framed(map_of_14, (column, 3))]
     assert framed == [2], "state 14"
 
@@ -1212,9 +1205,12 @@ def test_numbers_stand_in_their_triangles_where_something_was_tried(lake, writte
     assert written == {"0.10": left, "0.20": down, "1.00": right, "0.50": up}
 
 
-def test_large_numbers_have_fewer_decimals_and_dark_shades_white_ink():
+def test_large_numbers_have_fewer_decimals():
     texts = [hub_utils.number_text(value) for value in (0.95, 0, -12.57, -112.13)]
     assert texts == ["0.95", "0", "-12.6", "-112"]
+
+
+def test_dark_shades_are_written_on_in_white():
     assert hub_utils.ink_on(PALEST) == INK
     assert hub_utils.ink_on(DARKEST) == hub_utils.WHITE
 
@@ -1261,16 +1257,12 @@ def test_without_a_map_there_are_bars(row):
 
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
-    table = edited(learned, *[(3, action, 0.0) for action in range(4)])
-    pictures = [draw_values(camera, table, state=state) for state in range(16)]
-    path = record_video(camera, table, tmp_path / "a.mp4", values=True)
+    path = record_video(camera, learned, tmp_path / "a.mp4", values=True)
     film = frames_of(path)
-    assert len(film) == 7 and film[0].shape == (480, 480 + 12 + 480, 3)
-    for frame, state in zip(film, (0, 4, 8, 9, 13, 14, 15)):
-        values = frame[:, 480 + 12 :]  # right of the game, and of a gap
-        assert nearest(values, pictures) == state, "the state of the moment is framed"
-        right_of_3 = values[42, 3 * 120 + 102]  # a point in its triangle
-        assert distance(right_of_3, PAPER) < 10, "never tried"
+    assert film[0].shape == (480, 480 + 12 + 480, 3), "the game, a gap, the values"
+    pictures = [draw_values(camera, learned, state=state) for state in range(16)]
+    shown = [nearest(frame[:, 480 + 12 :], pictures) for frame in film]
+    assert shown == [0, 4, 8, 9, 13, 14, 15], "each time the present state is framed"
 
 
 # ------------------ Film the learning itself ------------------------------------------
@@ -1505,19 +1497,21 @@ def made(env_id=LAKE_ID, **arguments):
     return make_env(env_id, render_mode="rgb_array", **arguments)
 
 
-RETURNS = [  # env_id, arguments, and those that the model has once it is packaged
-    (LAKE_ID, {"map_name": "8x8"}, {"map_name": "8x8"}),
-    (LAKE_ID, {"desc": DESC, "map_name": "8x8"}, {"desc": LETTERS}),
-    (LAKE_ID, {"desc": make_env(LAKE_ID, desc=DESC).unwrapped.desc}, {"desc": LETTERS}),
-    (LAKE_ID, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
-    (LAKE_ID, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
-    (LAKE_ID, {"map_name": None}, None),  # drawn at random: its score tells
-    ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
-    ("Longer-v0", {}, {"size": 7}),
-]
+RETURNS = {  # env_id, arguments, and those that the model says once it is packaged
+    "another map": (LAKE_ID, {"map_name": "8x8"}, {"map_name": "8x8"}),
+    "two maps": (LAKE_ID, {"desc": DESC, "map_name": "8x8"}, {"desc": LETTERS}),
+    "bytes": (LAKE_ID, {"desc": make_env(LAKE_ID, desc=DESC).unwrapped.desc}, {"desc": LETTERS}),
+    "a random map": (LAKE_ID, {"map_name": None}, None),  # it says which one it was
+    "no limit": (LAKE_ID, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
+    "a limit": (LAKE_ID, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
+    "a dictionary": ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
+    "the registry's": ("Longer-v0", {}, {"size": 7}),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("env_id", "arguments", "says"), RETURNS)
+@pytest.mark.parametrize(
+    ("env_id", "arguments", "says"), RETURNS.values(), ids=RETURNS.keys()
+)
 def test_what_is_packaged_loads_back_with_the_published_score(
     tmp_path, env_id, arguments, says
 ):
@@ -1541,22 +1535,24 @@ DRY = made(is_slippery=False)
 BACKWARDS = renumbered(DRY, 16, lambda s: 15 - s)
 BY_ROWS = renumbered(DRY, 4, lambda s: s // 4)
 GENEROUS = gym.wrappers.TransformReward(DRY, lambda reward: 1.0)
-NOT_PACKAGED = [  # the game, what its model says, and why it is refused
+NOT_PACKAGED = {  # the game, what its model says, and why it is refused
     # a wrapper makes it another game
-    (GENEROUS, {}, r"your environment gives 6.00 \+/- 0.00, the one that others make"),
-    (BACKWARDS, {"qtable": LAKE_TABLE[::-1]}, "others make from this model 0.00"),
-    (BY_ROWS, {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
+    "more reward": (GENEROUS, {}, r"your environment gives 6.00 \+/- 0.00, the one that"),
+    "other states": (BACKWARDS, {"qtable": LAKE_TABLE[::-1]}, "others make from this model 0.00"),
+    "fewer states": (BY_ROWS, {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
     # the model is about another one
-    (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID}, the model"),
-    (DRY, CORRIDOR | {"env_id": LAKE_ID}, "this environment needs a Q-table of 16 x 4"),
-    (Corridor(), CORRIDOR, "was made as no registered game, the model is for Short-v0"),
+    "another game": (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID}, the"),
+    "another table": (DRY, CORRIDOR | {"env_id": LAKE_ID}, "needs a Q-table of 16 x 4"),
+    "no registered game": (Corridor(), CORRIDOR, "made as no registered game, the model is for"),
     # something is missing, or cannot be published
-    (DRY, {"gamma": None}, "its gamma cannot be None"),
-    (made("Short-v0", config=len), CORRIDOR, "cannot publish the argument config"),
-]
+    "no gamma": (DRY, {"gamma": None}, "its gamma cannot be None"),
+    "a function": (made("Short-v0", config=len), CORRIDOR, "cannot publish the argument config"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("env", "changes", "sentence"), NOT_PACKAGED)
+@pytest.mark.parametrize(
+    ("env", "changes", "sentence"), NOT_PACKAGED.values(), ids=NOT_PACKAGED.keys()
+)
 def test_what_would_not_load_back_is_refused_in_a_sentence(
     tmp_path, env, changes, sentence
 ):
@@ -2240,6 +2236,16 @@ def test_readme_commands_do_what_readme_says(commands_begun):
     assert {file.name for file in folder.iterdir()} == {*names, "my-agent"}
     if GITHUB.exists():
         check_pictures(folder, names)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def long_programs_begin_at_once(request):
+    """They run beside the first tests, if all tests were asked for."""
+    if len(request.session.items) > 200:
+        for name in "taxi", "taxi-exact", "frozenlake-slippery", "frozenlake-8x8":
+            story_begun(name)
+        request.getfixturevalue("blocks_begun")
+        request.getfixturevalue("commands_begun")
 
 
 def test_readme_transcripts_are_what_the_program_prints():
