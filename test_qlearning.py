@@ -246,9 +246,9 @@ def taught(env, Qtable=None, **changes):
     """What `train` makes of a table: one greedy episode, unless the changes say more."""
     if Qtable is None:
         Qtable = initialize_q_table(env.observation_space.n, env.action_space.n)
-    numbers = {"n_training_episodes": 1, "max_steps": 9, "decay_rate": 0}
-    numbers |= {"min_epsilon": 0, "max_epsilon": 0} | changes
-    return train(env=env, Qtable=Qtable, **numbers)
+    one_episode = {"n_training_episodes": 1, "max_steps": 9}
+    greedy = {"min_epsilon": 0, "max_epsilon": 0, "decay_rate": 0}
+    return train(env=env, Qtable=Qtable, **(one_episode | greedy | changes))
 
 
 def episodes_of(env, **changes):
