@@ -134,7 +134,7 @@ def test_training_finds_all_64_values(lake, learned):
     assert learned[10][DOWN] == pytest.approx(0.95, abs=5e-9), "one step earlier"
     assert learned[6][DOWN] == pytest.approx(0.9025, abs=5e-9), "two steps earlier"
     assert [[round(q, 8) for q in row] for row in learned] == GOLDEN
-    assert evaluate_agent(lake, 99, 100, learned, []) == (1.0, 0.0)
+    assert evaluate_agent(lake, 99, 100, learned, []) == (1.0, 0.0), "always the goal"
 
 
 # ------------------ What is a state worth? --------------------------------------------
@@ -356,7 +356,8 @@ ZERO = array(1, 1, "int64")[0, 0]  # NumPy's own 0; what is made from it is NumP
 
 
 def test_numpys_numbers_become_plain_ones():
-    line = ZERO, ZERO * 1.0, ZERO != 0, ZERO == 0  # 0, 0.0, False, True
+    new_state, reward, terminated, truncated = ZERO, ZERO * 1.0, ZERO != 0, ZERO == 0
+    line = new_state, reward, terminated, truncated
     assert {type(value).__module__ for value in line} == {"numpy"}
     env, table = Script(line, states=2, actions=1), [[0.0], [0.0]]
     _, _, _, score = episodes_of(env, Qtable=table)[0]
