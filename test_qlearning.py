@@ -1174,7 +1174,7 @@ def test_holes_and_goal_have_a_colour_of_their_own(map_of_14):
     assert at(map_of_14, (3, 3), 0.2, 0.2) == hub_utils.NO_CHOICE["G"]
 
 
-def test_the_first_learned_state_is_framed_unless_another_is_named(map_of_14):
+def test_the_first_learned_state_is_framed(map_of_14):
     framed = [column for column in range(4) if is_framed(map_of_14, (column, 3))]
     assert framed == [2], "state 14"
 
