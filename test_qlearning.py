@@ -63,6 +63,7 @@ import warnings
 from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import gymnasium as gym
 import huggingface_hub as hf
@@ -1300,16 +1301,13 @@ def test_value_is_seen_to_spread_back_from_the_goal_step_by_step(watched):
 
 
 def test_a_film_of_learning_has_at_most_60_pictures(tmp_path, monkeypatch):
-    films, drawn, draw = [], [], hub_utils.draw
-
-    def draw_and_keep(env, values):
-        drawn.append(values)
-        return draw(env, values)
-
-    monkeypatch.setattr(hub_utils, "draw", draw_and_keep)
-    monkeypatch.setattr(hub_utils, "write_film", lambda *film: films.append(film))
+    draw = mock.Mock(wraps=hub_utils.draw)  # It draws, and remembers its calls.
+    write_film = mock.Mock()  # This one writes nothing.
+    monkeypatch.setattr(hub_utils, "draw", draw)
+    monkeypatch.setattr(hub_utils, "write_film", write_film)
     record_learning(SHORT_LAKE, tmp_path / "a.mp4", fps=3)
-    path, film, fps = films[0]
+    drawn = [values for (_, values), _ in draw.call_args_list]
+    path, film, fps = write_film.call_args.args
     assert (path, len(film), fps) == (tmp_path / "a.mp4", 60, 3)
     assert film[0].shape == (480 + 2 * 40 + 110, 972, 3)
     assert {(values.low, values.high) for values in drawn} == {(0, 1)}, "one scale"
@@ -1331,7 +1329,7 @@ def test_the_curve_is_a_moving_mean(watched, lake):
 
 
 def test_the_curve_ends_at_the_episode_of_the_moment():
-    """The training is 318 pixels wide, from x = 70; the highest mean is at y = 14."""
+    """A training is 318 pixels wide, from x = 70, and high from y = 96 up to y = 14."""
     for means, x, y in ([0, 1], 70 + 318 // 2, 14), ([1, 1, 0], 70 + 318 * 2 // 3, 96):
         curve = hub_utils.pixels(hub_utils.draw_curve(means, len(means) - 1, 400))
         assert tuple(curve[y, x]) == ORANGE
