@@ -699,9 +699,9 @@ def test_docstring_examples():
 def test_numbers_of_the_course_to_the_letter():
     both = {"learning_rate": 0.7, "gamma": 0.95, "max_steps": 99, "max_epsilon": 1.0}
     both |= {"min_epsilon": 0.05, "n_eval_episodes": 100}
-    lake = {"env_id": "FrozenLake-v1", "n_training_episodes": 10_000, "eval_seed": []}
+    lake = {"env_id": "FrozenLake-v1", "n_training_episodes": 10_000}
+    lake |= {"decay_rate": 0.0005, "eval_seed": []}
     taxi = {"env_id": "Taxi-v3", "n_training_episodes": 25_000, "decay_rate": 0.005}
-    lake["decay_rate"] = 0.0005
     for name, own in ("frozenlake", lake), ("taxi", taxi):
         assert (both | own).items() <= RECIPES[name].items()
     seeds = str(RECIPES["taxi"]["eval_seed"]).encode()
