@@ -1349,6 +1349,8 @@ def with_table(**changes):
 
 
 ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
+ENDLESS = []
+ENDLESS.append(ENDLESS)
 DOUBLED = b"q\0h\0\x86" * 100  # what is there, x, becomes (x, x), a hundred times over
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
     ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
@@ -1374,8 +1376,8 @@ REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     # no pickle, or not the whole of one
     ("cut off", with_table()[:-9], "no pickle, or one that was cut off"),
     ("Git LFS", b"version https://git-lfs.github.com\n", "a Git LFS pointer, not the file"),
-    ("an empty stack", b"\x80\x04a.", "pop from empty list"),
-    ("told to None", b"\x80\x04N}b.", "has no attribute 'state'"),
+    ("APPEND to nothing", b"\x80\x04a.", "pop from empty list"),
+    ("BUILD of None", b"\x80\x04N}b.", "has no attribute 'state'"),
     ("an odd dtype", ARRAY.replace(b"f8", b"f0"), "numbers of the kind 'f0' are not read"),
     ("a wrong shape", ARRAY.replace(b"K\2K\2", b"K\3K\2"), "an array that is no table"),
     ("a negative one", ARRAY.replace(b"K\2K\2", b"J\xfe\xff\xff\xff" * 2), "an array that is no table"),
@@ -1384,7 +1386,7 @@ REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     ("10 ** 6 numbers", pickle.dumps([[[0] * 100] * 100] * 100), "more values, or deeper nested"),
     ("6 * 10 ** 5 bytes", pickle.dumps(array(1000, 600, "uint8")), "more than 500,000 values"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
-    ("in itself", b"\x80\x04]\x94h\x00a.", "more values, or deeper nested"),
+    ("in itself", pickle.dumps(ENDLESS), "more values, or deeper nested"),
     ("a key of 2 ** 100", b"\x80\x04)" + DOUBLED + b"q\1}h\1Ns.", "keys that"),
     ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + DOUBLED + b"Rs.", "index out of"),
     ("long", b"\x80\x04" + b"N" * 700_000 + b".", "more than 600,000 instructions"),
