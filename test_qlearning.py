@@ -1583,7 +1583,7 @@ def test_a_model_of_the_course_says_less_and_is_known(model):
     for name in "env_kwargs", "initial_value", "min_learning_rate", "seed", "eval_seed":
         del model[name]
     dry = model | {"map_name": "4x4", "slippery": False}
-    for said, outcomes in (model, 3), (dry, 1):
+    for said, outcomes in (model, 3), (dry, 1):  # of a step: on ice it has 3
         assert len(make_env_from_model(said).unwrapped.P[0][0]) == outcomes
     assert hub_utils.game_name(dry) == "FrozenLake-v1-4x4-no_slippery"
     assert hub_utils.command_to_train(dry) == "python hub_utils.py package frozenlake"
@@ -1621,8 +1621,8 @@ def test_a_package_is_six_files_about_the_agent(package, camera, model):
     assert params == {n: v for n, v in (model | extra).items() if n != "qtable"}
     results = json.loads((package / "results.json").read_text())
     score = {"mean_reward": 1.0, "std_reward": 0.0, "n_eval_episodes": 100}
-    assert results == results | score | {"env_id": "FrozenLake-v1"}
-    assert results["gymnasium"] == gym.__version__
+    about = {"env_id": "FrozenLake-v1", "gymnasium": gym.__version__}
+    assert (score | about).items() <= results.items()
     assert imageio_ffmpeg.count_frames_and_secs(str(package / "replay.mp4")) == (7, 3.5)
     values = imageio.imread(package / "values.png")
     assert distance(values, draw_values(camera, model["qtable"], state=0)) == 0
@@ -1651,9 +1651,10 @@ def test_the_card_has_the_tags_of_the_course_and_what_the_agent_is(package):
 def test_the_film_shows_the_first_scored_episode(tmp_path):
     env = game("taxi", render_mode="rgb_array")
     model = RECIPES["taxi"] | {"qtable": value_iteration(env, 0.95)}
-    assert hub_utils.first_state(env, model, episode=2) == env.reset(seed=54)[0]
+    seed, second_seed = model["eval_seed"][:2]
+    assert hub_utils.first_state(env, model, 2) == env.reset(seed=second_seed)[0]
     package_model(model, env, tmp_path)
-    steps = rollout(env, model["qtable"], env.reset(seed=16)[0], 99)
+    steps = rollout(env, model["qtable"], env.reset(seed=seed)[0], 99)
     assert len(frames_of(tmp_path / "replay.mp4")) == 1 + len(list(steps))
     (result,) = card_of(tmp_path).data.eval_results
     assert (result.dataset_name, result.metric_value) == ("Taxi-v3", "7.56 +/- 2.71")
@@ -1684,7 +1685,7 @@ def test_the_card_s_python_runs_as_it_stands(package, monkeypatch, capsys):
     assert capsys.readouterr().out == "1.00 +/- 0.00\n"
 
 
-WORDS = "\n\nMy {own} words: 雪.\n"
+WORDS = "\n\nMy {own} words: 雪.\n"  # The card is made by str.format.
 
 
 def test_what_the_owner_wrote_stays_over_each_new_package(package, camera, model):
