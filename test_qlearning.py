@@ -1958,17 +1958,22 @@ def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
     assert load_from_hub("ann/lake")["qtable"] == model["qtable"]
 
 
-def test_message_privacy_organization_and_token_are_as_asked_for(hub, push):
+def test_message_privacy_and_organization_are_as_asked_for(hub, push):
     hub.commit("ann/lake", {})  # somebody has made it, without a card
     push(private=False)
     push("club/lake", commit_message="better", private=True)
     for repo_id, private in ("ann/lake", True), ("club/lake", False):
         with pytest.raises(ValueError, match=f"{repo_id} is .*: change that in its"):
             push(repo_id, private=private)
-    (hub.home / "token").unlink()
-    push("club/lake", 5, token="hf_write", private=True, commit_message="5")
-    assert hub.messages == ["Upload a Q-learning agent", "better", "5"]
+    assert hub.messages == ["Upload a Q-learning agent", "better"]
     assert hub.private == {"club/lake"}
+
+
+def test_a_token_that_is_given_needs_no_other_one(hub, push):
+    push(private=True)
+    (hub.home / "token").unlink()
+    push(seed=5, private=True, token="hf_write")
+    assert len(hub.messages) == 2
 
 
 def test_what_is_written_on_the_website_stays(hub, push, tmp_path):
@@ -2032,7 +2037,7 @@ NOT_SEEN = "no ann/lake on the Hub, for your token"
     [
         ("GET .*/ann/lake", Refused(403), "403"),
         # What is said of a private repo to a token that may not see it
-        ("GET .*/ann/lake", Refused(401, "RepoNotFound"), "for your token"),
+        ("GET .*/ann/lake", Refused(401, "RepoNotFound"), NOT_SEEN),
         ("HEAD .*README.md", Refused(500), "no connection"),  # so the client takes it
         ("POST .*/commit", Refused(500), "500"),
     ],
