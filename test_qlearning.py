@@ -2182,7 +2182,13 @@ GITHUB = HERE / ".github"
 with_github = pytest.mark.skipif(not GITHUB.exists(), reason="a copy without .github")
 README = (HERE / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```\n", README, re.DOTALL | re.MULTILINE)
-SHELL = [text for language, text in BLOCKS if language == "sh"]
+SHELL = "".join(text for language, text in BLOCKS if language == "sh")
+# Those for hub_utils.py, but for what needs the Hub; `load` shows what `package` makes.
+*MAKERS, LOAD = (
+    line.split()
+    for line in re.findall(r"^python hub_utils\.py (.*)$", SHELL, re.MULTILINE)
+    if "NAME" not in line
+)
 # A block of Python, and the block that follows it: its output.
 PYTHON = [
     (code, output)
@@ -2225,21 +2231,17 @@ def test_readme_python_prints_what_readme_says(i, blocks_begun):
 
 @pytest.fixture(scope="session")
 def commands_begun(tmp_path_factory):
-    """README's commands for hub_utils.py but those that need the Hub, in one folder."""
-    lines = re.findall(r"^python hub_utils\.py (.*)$", "".join(SHELL), re.MULTILINE)
-    *makers, load = [line.split() for line in lines if "NAME" not in line]
-    folder = tmp_path_factory.mktemp("commands")
-    run = functools.partial(started, HERE / "hub_utils.py", cwd=folder)
-    # `load` shows what `package` makes: it has to wait.
-    return folder, [run(*arguments) for arguments in makers], lambda: run(*load)
+    """A folder, and MAKERS at work in it; LOAD has to wait for them."""
+    folder, program = tmp_path_factory.mktemp("commands"), HERE / "hub_utils.py"
+    return folder, [started(program, *command, cwd=folder) for command in MAKERS]
 
 
 def test_readme_commands_do_what_readme_says(commands_begun):
-    folder, makers, load = commands_begun
-    for program in makers:
+    folder, programs = commands_begun
+    for program in programs:
         code, told, errors = finished(program)
         assert (code, errors) == (0, "") and told
-    code, told, errors = finished(load())
+    code, told, errors = finished(started(HERE / "hub_utils.py", *LOAD, cwd=folder))
     assert (code, errors) == (0, "") and "Mean_reward=1.00 +/- 0.00" in told
     names = ["frozenlake.gif", "learning.gif", "values.png"]
     assert {file.name for file in folder.iterdir()} == {*names, "my-agent"}
