@@ -1969,13 +1969,6 @@ def test_message_privacy_and_organization_are_as_asked_for(hub, push):
     assert hub.private == {"club/lake"}
 
 
-def test_a_token_that_is_given_needs_no_other_one(hub, push):
-    push(private=True)
-    (hub.home / "token").unlink()
-    push(seed=5, private=True, token="hf_write")
-    assert len(hub.messages) == 2
-
-
 def test_what_is_written_on_the_website_stays(hub, push, tmp_path):
     push()
     text = hub.find("ann/lake")[1]["README.md"].decode().rstrip("\n")
@@ -2076,6 +2069,7 @@ def test_private_models_need_a_token_and_a_copy_needs_no_connection(hub, push, m
     (hub.home / "token").unlink()
     with pytest.raises(FileNotFoundError, match=NOT_SEEN):
         load_from_hub("ann/lake")
+    push(seed=5, private=True, token="hf_write")  # A token that is given is enough.
     loaded = load_from_hub("ann/lake", token="hf_read")
     hub.stop()
     assert load_from_hub("ann/lake") == loaded
