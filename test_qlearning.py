@@ -908,7 +908,6 @@ def test_where_arrows_are_missing_or_wide_there_are_letters():
         ("nosuch", "argument recipe: invalid choice: 'nosuch'"),
         ("--gamma 7", "gamma must be from 0 to 1, not 7.0"),
         ("--eval-episodes 0", f"{COUNTS} 0 and 99"),
-        ("--max-epsilon 0", "epsilon cannot go from 0.0 down to 0.05"),
         ("--show-episode 101", "--show-episode must be from 1 to 100"),
         ("--show-episode 0", "--show-episode must be from 1 to 100"),
         ("taxi --eval-episodes 101", "--eval-episodes 101: this game has only 100"),
