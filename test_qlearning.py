@@ -785,11 +785,7 @@ ONE EPISODE: number 1 of the scored ones (reset seed 16)
 ...
 The route, with the step that first reached a place:
 ...
-Mean_reward=7.56 +/- 2.71
 mean - std = 4.85 (4.5 or more passes the course)
-...
-VERDICT: The agent plays as well as the exact table: what is inexact costs no
-score.
 """,
     "cliffwalking": """
 A bar of 40 signs is the best score to expect, -13.00; -26.00 has half a bar.
