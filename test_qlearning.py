@@ -724,7 +724,7 @@ def test_a_game_with_options_is_not_made_under_another_name():
 
 @functools.cache
 def story_begun(*arguments):
-    """`python qlearning.py` with these arguments, as a program that runs meanwhile."""
+    """`python qlearning.py`, begun: in a long run by `long_programs_begin_at_once`."""
     return started("qlearning.py", *arguments)
 
 
