@@ -946,7 +946,8 @@ def test_list_and_help_say_what_recipes_and_options_are_for(capsys):
 
 
 def test_runs_with_nothing_but_gymnasium():
-    code = "import runpy; runpy.run_path('qlearning.py', run_name='__main__')"
+    code = "import runpy; sys.argv = ['qlearning.py', '--episodes', '1000']; "
+    code += "runpy.run_path('qlearning.py', run_name='__main__')"
     exit_code, told, errors = finished(started("-c", only_gymnasium(code)))
     assert (exit_code, errors) == (0, "")
     assert "Mean_reward=1.00 +/- 0.00" in told
