@@ -1240,18 +1240,36 @@ def test_games_of_ones_own_have_a_map_and_buttons(written):
     picture = draw_values(OwnMap(), table)
     assert picture.shape == (240, 240, 3)
     assert shade(picture, (0, 0), LEFT) == DARKEST
-    assert "w 0" in written, "the button for `wait`, and its value"
+    assert written["w 0"] == (0.5, 0.5), "the button for `wait`, and its value"
 
 
 @pytest.mark.parametrize("row", [[1.0, -1.0], [-1.0, -2.0]])
-def test_without_a_map_there_are_bars(row):
+def test_without_a_map_there_are_bars(row, written):
     table = array(3, 2, "float32")  # whose numbers are none of Python's
     table[0] = row
     picture = draw_values(Script(*WALK), table, state=0)
     assert picture.shape == (40 + 2 * 40, 600, 3)
+    best, worst = picture[20], picture[60]  # the middle lines of the two bars
     # Bars begin at 140; the best is 360 pixels long, the worst 40.
-    for line, end, color in (picture[20], 500, DARKEST), (picture[60], 180, PALEST):
+    for line, end, color in (best, 500, DARKEST), (worst, 180, PALEST):
         assert tuple(line[end - 9]) == color and tuple(line[end + 2]) == PAPER
+    assert tuple(best[140]) == INK != tuple(worst[140]), "the greedy action has a frame"
+    places = {"action0": (0.12, 0.5), f"{row[0]:.2f}": (0.92, 0.5)}
+    assert places.items() <= written.items()
+
+
+def test_a_text_has_its_middle_where_it_should():
+    image = hub_utils.canvas(200, 100)
+    hub_utils.write(image, "text", (0.75, 0.25), 40, background=INK)
+    rows, columns = (hub_utils.pixels(image)[:, :, 0] != PAPER[0]).nonzero()
+    assert columns.min() + columns.max() == pytest.approx(2 * 0.75 * 200, abs=1)
+    assert rows.min() + rows.max() == pytest.approx(2 * 0.25 * 100, abs=1)
+
+
+def test_the_game_is_above_a_wide_picture():
+    frame = gym.spaces.Box(0, 0, (30, 60, 3), "uint8").sample()
+    both = hub_utils.beside(frame, hub_utils.canvas(900, 300))
+    assert both.get_size() == (900, 450 + 300)
 
 
 def test_a_film_can_show_the_values_beside_the_game(tmp_path, camera, learned):
