@@ -49,6 +49,7 @@ import json
 import math
 import os
 import pickle
+import pickletools
 import random
 import re
 import runpy
@@ -1221,18 +1222,27 @@ def test_of_an_optimistic_start_only_what_was_tried_has_a_number(lake, written):
     assert [*written] == ["0.90"]
 
 
-def test_the_map_of_the_taxi():
+@pytest.fixture(scope="module")
+def map_of_taxi():
+    """Draws the map of the exact taxi in a state."""
     taxi = game("taxi")
     exact = value_iteration(taxi, 0.95)
-    picture = draw_values(taxi, exact, state=328)  # (3,1) Y to R
+    return lambda state: draw_values(taxi, exact, state=state)
+
+
+def test_the_map_of_the_taxi_has_its_walls(map_of_taxi):
+    picture = map_of_taxi(328)
     assert picture.shape == (5 * 120 + 40, 5 * 120, 3)
     squares = (1, 0), (1, 2), (0, 3), (2, 4)
     walls = [square for square in squares if at(picture, square, 1, 0.5) == INK]
     assert walls == [(1, 0), (0, 3), (2, 4)], "right of these squares"
+
+
+def test_the_map_of_the_taxi_is_that_of_a_passenger_and_a_destination(map_of_taxi):
+    picture = map_of_taxi(328)  # (3,1) Y to R
     assert is_framed(picture, (1, 3))
     assert at(picture, (0, 4), 0.37, 0.37) == DARKEST, "p, at Y: pick the passenger up"
-    other = draw_values(taxi, exact, state=329)  # the same passenger, to G
-    assert distance(picture, other) > 0, "another destination, another map"
+    assert distance(picture, map_of_taxi(329)) > 0, "(3,1) Y to G has other values"
 
 
 def test_games_of_ones_own_have_a_map_and_buttons(written):
@@ -1360,19 +1370,38 @@ def with_table(**changes):
     return pickle.dumps({"env_id": "x", "qtable": [[1.0]]} | changes)
 
 
-ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
+CODES = {code.name: code.code.encode("latin-1") for code in pickletools.opcodes}
+
+
+def assembled(*steps):
+    """A pickle: names of its instructions, and the bytes that belong to some of them."""
+    return b"\x80\x04" + b"".join(CODES.get(step, step) for step in steps)
+
+
+CALL_MKDIR = [
+    "GLOBAL",
+    b"os\nmkdir\n",
+    "BINUNICODE",
+    b"\5\0\0\0owned",
+    "TUPLE1",
+    "REDUCE",
+]
+INST_MKDIR = ["MARK", "BINUNICODE", b"\5\0\0\0owned", "INST", b"os\nmkdir\n"]
+CALL_DTYPE = ["GLOBAL", b"numpy\ndtype\n", "EMPTY_TUPLE", "REDUCE"]
+# x, which is on top of the stack, becomes (x, x), and that a hundred times over.
+DOUBLED = ["BINPUT", b"\0", "BINGET", b"\0", "TUPLE2"] * 100
 ENDLESS = []
 ENDLESS.append(ENDLESS)
-DOUBLED = b"q\0h\0\x86" * 100  # what is there, x, becomes (x, x), a hundred times over
+ARRAY = pickle.dumps(array(2, 2))  # its shape, 2 x 2, is written as K\2K\2
 HARMFUL = [  # programs that make a folder where they are obeyed, and what is said of them
-    ("protocol 2", b"\x80\x02cos\nmkdir\nX\5\0\0\0owned\x85R.", "import 'os.mkdir'"),
-    ("INST", b"(X\5\0\0\0ownedios\nmkdir\n.", "a model needs no INST"),
+    ("a call", assembled(*CALL_MKDIR, "STOP"), "it would import 'os.mkdir'"),
+    ("an old call", assembled(*INST_MKDIR, "STOP"), "a model needs no INST"),
     ("in a model", with_table(gamma=Mkdir()), "it would import '(posix|nt).mkdir'"),
 ]
-REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
+REFUSED = [
     # what no model needs
     ("protocol 0", pickle.dumps({"env_id": "x"}, 0), "protocols 2 to 5 are read"),
-    ("an odd call", b"\x80\x04cnumpy\ndtype\n)R.", "it would call 'numpy dtype'"),
+    ("an odd call", assembled(*CALL_DTYPE, "STOP"), "it would call 'numpy dtype'"),
     ("nan", with_table(gamma=math.nan), "a model needs nothing like nan"),
     ("a huge number", with_table(qtable=[[10**400]]), "too large to convert to float"),
     ("other keys", pickle.dumps({1: 2}), "a dictionary with keys that are no texts"),
@@ -1388,8 +1417,8 @@ REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     # no pickle, or not the whole of one
     ("cut off", with_table()[:-9], "no pickle, or one that was cut off"),
     ("Git LFS", b"version https://git-lfs.github.com\n", "a Git LFS pointer, not the file"),
-    ("APPEND to nothing", b"\x80\x04a.", "pop from empty list"),
-    ("BUILD of None", b"\x80\x04N}b.", "has no attribute 'state'"),
+    ("APPEND to nothing", assembled("APPEND", "STOP"), "pop from empty list"),
+    ("BUILD of None", assembled("NONE", "EMPTY_DICT", "BUILD", "STOP"), "has no attribute 'state'"),
     ("an odd dtype", ARRAY.replace(b"f8", b"f0"), "numbers of the kind 'f0' are not read"),
     ("a wrong shape", ARRAY.replace(b"K\2K\2", b"K\3K\2"), "an array that is no table"),
     ("a negative one", ARRAY.replace(b"K\2K\2", b"J\xfe\xff\xff\xff" * 2), "an array that is no table"),
@@ -1399,8 +1428,9 @@ REFUSED = [  # `pickletools.dis(program)` prints what is written here in bytes
     ("6 * 10 ** 5 bytes", pickle.dumps(array(1000, 600, "uint8")), "more than 500,000 values"),
     ("long texts", with_table(gamma=["x" * 1000] * 1000), "more values, or deeper nested"),
     ("in itself", pickle.dumps(ENDLESS), "more values, or deeper nested"),
-    ("a key of 2 ** 100", b"\x80\x04)" + DOUBLED + b"q\1}h\1Ns.", "keys that"),
-    ("a call of 2 ** 100", b"\x80\x02}cnumpy\ndtype\n)" + DOUBLED + b"Rs.", "index out of"),
+    ("a key of 2 ** 100", assembled("EMPTY_DICT", "EMPTY_TUPLE", *DOUBLED, "NONE", "SETITEM", "STOP"), "keys that"),
+    ("a value of 2 ** 100", assembled("EMPTY_TUPLE", *DOUBLED, "STOP"), "more values, or deeper nested"),
+    ("a call of 2 ** 100", assembled("GLOBAL", b"numpy\ndtype\n", "EMPTY_TUPLE", *DOUBLED, "REDUCE", "STOP"), "call 'numpy dtype'"),
     ("long", b"\x80\x04" + b"N" * 700_000 + b".", "more than 600,000 instructions"),
     ("large", b"N" * 5_000_001 + b".", "more than 5,000,000 bytes"),
 ]  # fmt: skip
@@ -1433,27 +1463,31 @@ def test_pickle_itself_would_have_run_the_harmful_ones(tmp_path, monkeypatch, pr
 KINDS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_arrays_of_all_kinds_are_read_as_numpy_wrote_them(kind):
-    for byte_order, protocol in itertools.product("<>", [2, 3, 4, 5]):
-        table = array(3, 2).astype(byte_order + kind)
-        table.flat = range(6)
-        for value in table, table.T, table[0], table[2, 1]:  # .T is written by columns
-            new = pickle.dumps(value, protocol)
-            old = new.replace(b"cnumpy._core", b"cnumpy.core")  # as NumPy 1 wrote it
-            for data in new, old:
-                assert hub_utils.plain(hub_utils.read_pickle(data)) == value.tolist()
+def read(data):
+    """What a pickle is read as."""
+    return hub_utils.plain(hub_utils.read_pickle(data))
 
 
-def test_values_are_read_as_pickle_reads_them():
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", [order + kind for order in "<>" for kind in KINDS])
+def test_arrays_of_all_kinds_are_read_as_numpy_wrote_them(kind, protocol):
+    table = array(3, 2).astype(kind)
+    table.flat = range(6)
+    for value in table, table.T, table[0], table[2, 1]:  # .T is written by columns
+        data = pickle.dumps(value, protocol)
+        by_numpy_1 = data.replace(b"cnumpy._core", b"cnumpy.core")
+        assert read(data) == read(by_numpy_1) == value.tolist()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_values_are_read_as_pickle_reads_them(protocol):
     texts = ["", "é" * 300, *map(str, range(300))]  # too many to be counted in a byte
     numbers = [0, 255, 256, 65535, 65536, 2**31, 2**40, 2**63, -1, -(2**40), 0.1]
     tuples = [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)]
     others = [[], [None], {}, {"a": True}, {"b": False, "c": tuples}]
     value = [numbers, tuples, others, texts, texts[::-1]]
-    for protocol in 2, 3, 4, 5:
-        read = hub_utils.plain(hub_utils.read_pickle(pickle.dumps(value, protocol)))
-        assert read == json.loads(json.dumps(value)), "the same, tuples as lists"
+    as_lists = json.loads(json.dumps(value))  # the same, tuples as lists
+    assert read(pickle.dumps(value, protocol)) == as_lists
 
 
 # ------------------ Save and load -----------------------------------------------------
@@ -1512,16 +1546,20 @@ def made(env_id=LAKE_ID, **arguments):
     return make_env(env_id, render_mode="rgb_array", **arguments)
 
 
+BYTES = make_env(LAKE_ID, desc=DESC).unwrapped.desc  # as Gymnasium keeps a map
+SMALL, LARGER = {"map_name": "4x4"}, {"map_name": "8x8"}
+ENDLESS_LAKE, SHORT = {"max_episode_steps": -1}, {"max_episode_steps": 20}
+CONFIG = {"config": {"a": [1]}}
 RETURNS = {  # env_id, arguments, and those that the model says once it is packaged
-    "another map": (LAKE_ID, {"map_name": "8x8"}, {"map_name": "8x8"}),
-    "two maps": (LAKE_ID, {"desc": DESC, "map_name": "8x8"}, {"desc": LETTERS}),
-    "bytes": (LAKE_ID, {"desc": make_env(LAKE_ID, desc=DESC).unwrapped.desc}, {"desc": LETTERS}),
+    "another map": (LAKE_ID, LARGER, LARGER),
+    "two maps": (LAKE_ID, LARGER | {"desc": DESC}, {"desc": LETTERS}),
+    "a map in bytes": (LAKE_ID, {"desc": BYTES}, {"desc": LETTERS}),
     "a random map": (LAKE_ID, {"map_name": None}, None),  # it says which one it was
-    "no limit": (LAKE_ID, {"max_episode_steps": -1}, {"map_name": "4x4", "max_episode_steps": -1}),
-    "a limit": (LAKE_ID, {"max_episode_steps": 20}, {"map_name": "4x4", "max_episode_steps": 20}),
-    "a dictionary": ("Short-v0", {"config": {"a": [1]}}, {"config": {"a": [1]}}),
-    "the registry's": ("Longer-v0", {}, {"size": 7}),
-}  # fmt: skip
+    "no limit": (LAKE_ID, ENDLESS_LAKE, SMALL | ENDLESS_LAKE),
+    "another limit": (LAKE_ID, SHORT, SMALL | SHORT),
+    "a dictionary": ("Short-v0", CONFIG, CONFIG),
+    "what the registry says": ("Longer-v0", {}, {"size": 7}),
+}
 
 
 @pytest.mark.parametrize(
@@ -1550,19 +1588,28 @@ DRY = made(is_slippery=False)
 BACKWARDS = renumbered(DRY, 16, lambda s: 15 - s)
 BY_ROWS = renumbered(DRY, 4, lambda s: s // 4)
 GENEROUS = gym.wrappers.TransformReward(DRY, lambda reward: 1.0)
+BACKWARDS_TABLE, TOP_ROWS = {"qtable": LAKE_TABLE[::-1]}, {"qtable": LAKE_TABLE[:4]}
 NOT_PACKAGED = {  # the game, what its model says, and why it is refused
     # a wrapper makes it another game
-    "more reward": (GENEROUS, {}, r"your environment gives 6.00 \+/- 0.00, the one that"),
-    "other states": (BACKWARDS, {"qtable": LAKE_TABLE[::-1]}, "others make from this model 0.00"),
-    "fewer states": (BY_ROWS, {"qtable": LAKE_TABLE[:4]}, "others cannot use this model: "),
+    "rewards": (GENEROUS, {}, r"environment gives 6.00 \+/- 0.00, the one that others"),
+    "states": (BACKWARDS, BACKWARDS_TABLE, "others make from this model 0.00"),
+    "fewer states": (BY_ROWS, TOP_ROWS, "others cannot use this model: "),
     # the model is about another one
-    "another game": (DRY, {"env_id": "Taxi-v3"}, f"environment was made as {LAKE_ID}, the"),
-    "another table": (DRY, CORRIDOR | {"env_id": LAKE_ID}, "needs a Q-table of 16 x 4"),
-    "no registered game": (Corridor(), CORRIDOR, "made as no registered game, the model is for"),
+    "another game": (
+        DRY,
+        {"env_id": "Taxi-v3"},
+        f"was made as {LAKE_ID}, the model is",
+    ),
+    "a table": (DRY, CORRIDOR | {"env_id": LAKE_ID}, "needs a Q-table of 16 x 4"),
+    "an own game": (Corridor(), CORRIDOR, "was made as no registered game, the model"),
     # something is missing, or cannot be published
     "no gamma": (DRY, {"gamma": None}, "its gamma cannot be None"),
-    "a function": (made("Short-v0", config=len), CORRIDOR, "cannot publish the argument config"),
-}  # fmt: skip
+    "a function": (
+        made("Short-v0", config=len),
+        CORRIDOR,
+        "cannot publish the argument",
+    ),
+}
 
 
 @pytest.mark.parametrize(
@@ -2160,23 +2207,34 @@ def test_what_can_be_wrong_is_said_before_anything_is_trained(
     assert set(os.listdir()) == {"file", "README.md"}
 
 
-def test_a_model_of_somebody_else_is_shown_in_seconds_whatever_it_claims(
-    tmp_path, model, learned, capsys
-):
+@pytest.fixture
+def loaded(tmp_path, capsys):
+    """What `hub_utils.py load` prints of a model: stdout and stderr."""
+
     def load(model):
         path = save_model(model, tmp_path / "m.pkl")
         assert hub_utils.main(["load", str(path)]) == 0
         return capsys.readouterr()
 
-    claims = model | {"n_eval_episodes": 10**9, "max_steps": 10**9}
-    out, err = load(claims | {"env_kwargs": {"max_episode_steps": -1}})
+    return load
+
+
+def test_a_model_that_claims_endless_games_is_shown_in_seconds(loaded, model):
+    claims = {"n_eval_episodes": 10**9, "max_steps": 10**9}
+    out, err = loaded(model | claims | {"env_kwargs": {"max_episode_steps": -1}})
     assert err == "note: at most 200 episodes of 1000 steps are played\n"
     assert "THE SCORE: 200 greedy episodes" in out
     assert "from all starts in 1000 steps" in out
-    large = {"env_kwargs": {"desc": ["S" * 50] * 50}, "qtable": [[0.5] * 4] * 2_500}
-    out, _ = load(claims | large)
+
+
+def test_of_a_large_table_only_some_rows_and_no_proof_are_shown(loaded, model):
+    lake = {"desc": ["S" * 50] * 50}
+    out, _ = loaded(model | {"env_kwargs": lake, "qtable": [[0.5] * 4] * 2_500})
     assert "THE SCORE: " in out and "THE PROOF" not in out and len(out) < 5000
-    out, _ = load({"env_id": "FrozenLake-v1", "qtable": learned})
+
+
+def test_a_model_with_nothing_but_a_table_is_shown(loaded, learned):
+    out, _ = loaded({"env_id": "FrozenLake-v1", "qtable": learned})
     assert "THE SCORE: 100 greedy episodes" in out and "\nSlippery: " in out
 
 
