@@ -1378,15 +1378,9 @@ def assembled(*steps):
     return b"\x80\x04" + b"".join(CODES.get(step, step) for step in steps)
 
 
-CALL_MKDIR = [
-    "GLOBAL",
-    b"os\nmkdir\n",
-    "BINUNICODE",
-    b"\5\0\0\0owned",
-    "TUPLE1",
-    "REDUCE",
-]
-INST_MKDIR = ["MARK", "BINUNICODE", b"\5\0\0\0owned", "INST", b"os\nmkdir\n"]
+OWNED = ["BINUNICODE", b"\5\0\0\0owned"]
+CALL_MKDIR = ["GLOBAL", b"os\nmkdir\n", *OWNED, "TUPLE1", "REDUCE"]
+INST_MKDIR = ["MARK", *OWNED, "INST", b"os\nmkdir\n"]
 CALL_DTYPE = ["GLOBAL", b"numpy\ndtype\n", "EMPTY_TUPLE", "REDUCE"]
 # x, which is on top of the stack, becomes (x, x), and that a hundred times over.
 DOUBLED = ["BINPUT", b"\0", "BINGET", b"\0", "TUPLE2"] * 100
