@@ -1994,20 +1994,23 @@ def push(tmp_path, camera, model):
     return push
 
 
-def test_a_push_is_one_commit_of_the_six_files_and_loads_back(
-    hub, push, tmp_path, model, capsys
-):
+def test_a_push_is_one_commit_of_the_six_files(hub, push, tmp_path):
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "notes.txt").write_text("mine")
-    assert push() == f"{hub.url}/ann/lake"
-    told = f"Mean_reward=1.00 +/- 0.00\nYour model is on the Hub: {hub.url}/ann/lake\n"
-    assert capsys.readouterr().out == told
+    push()
     _, commit = hub.repos["ann/lake"]
     assert contents(tmp_path / "hub") == commit | {"notes.txt": b"mine"}
     large = {commit[name] for name in FILES if name.endswith(LARGE)}
     assert {*hub.large_files.values()} == large
-    assert b'model = load_from_hub("ann/lake")\n' in commit["README.md"]
     assert hub.messages == ["Upload a Q-learning agent"] and hub.private == set()
+
+
+def test_a_push_tells_the_score_and_the_page_and_loads_back(hub, push, model, capsys):
+    assert push() == f"{hub.url}/ann/lake"
+    told = f"Mean_reward=1.00 +/- 0.00\nYour model is on the Hub: {hub.url}/ann/lake\n"
+    assert capsys.readouterr().out == told
+    _, files = hub.find("ann/lake")
+    assert b'model = load_from_hub("ann/lake")\n' in files["README.md"]
     assert load_from_hub("ann/lake")["qtable"] == model["qtable"]
 
 
