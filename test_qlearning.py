@@ -2258,28 +2258,11 @@ def test_a_model_with_nothing_but_a_table_is_shown(loaded, learned):
 # ======================================================================================
 # README: all that it shows is run, and compared with what it says
 # ======================================================================================
-# ------------------ What README shows: blocks, commands, tables, and bugs -------------
+# ------------------ README's blocks: Python, commands, transcripts --------------------
 GITHUB = HERE / ".github"
 with_github = pytest.mark.skipif(not GITHUB.exists(), reason="a copy without .github")
 README = (HERE / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```\n", README, re.DOTALL | re.MULTILINE)
-SHELL = "".join(text for language, text in BLOCKS if language == "sh")
-# The commands for hub_utils.py, but for those about the Hub: record frozenlake a.gif, say
-COMMANDS = re.findall(r"^python hub_utils\.py (?!.*NAME)(.*)$", SHELL, re.MULTILINE)
-# A block of Python, and the block that follows it: its output.
-PYTHON = [
-    (code, output)
-    for (language, code), (_, output) in itertools.pairwise(BLOCKS)
-    if language == "python"
-]
-OUTPUTS = [output for _, output in PYTHON]
-TRANSCRIPTS = [text for kind, text in BLOCKS if kind == "text" and text not in OUTPUTS]
-# | # | bug | `what stands there` | `the bug` | `test that turns red` | Mean_reward |
-BUGS = re.findall(
-    r"^\| \d+ \| .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \| (.*?) \|$",
-    README,
-    re.MULTILINE,
-)
 
 
 def test_every_block_of_readme_is_looked_at():
@@ -2288,22 +2271,35 @@ def test_every_block_of_readme_is_looked_at():
     for (language, _), (next_language, _) in itertools.pairwise(BLOCKS):
         if language == "python":
             assert next_language == "text", "Python without its output"
-    assert len(BUGS) == README.count("` | `test_") == 9
+
+
+# A block of Python, and the block that follows it: its output.
+PYTHON = [
+    (code, output)
+    for (language, code), (_, output) in itertools.pairwise(BLOCKS)
+    if language == "python"
+]
+OUTPUTS = [output for _, output in PYTHON]
 
 
 @pytest.fixture(scope="session")
 def blocks_begun(tmp_path_factory):
     """README's blocks of Python, each in a folder of its own; all begin at once."""
-    where = {"PYTHONPATH": str(HERE)}
+    folders = [tmp_path_factory.mktemp("block") for _ in PYTHON]
     return [
-        started("-c", code, cwd=tmp_path_factory.mktemp("block"), **where)
-        for code, _ in PYTHON
+        started("-c", code, cwd=folder, PYTHONPATH=str(HERE))
+        for folder, (code, _) in zip(folders, PYTHON)
     ]
 
 
 @pytest.mark.parametrize("i", range(len(PYTHON)))
 def test_readme_python_prints_what_readme_says(i, blocks_begun):
     assert finished(blocks_begun[i]) == (0, OUTPUTS[i], "")
+
+
+# The commands for hub_utils.py that need no Hub: "record frozenlake values.png", say
+SHELL = "".join(text for language, text in BLOCKS if language == "sh")
+COMMANDS = re.findall(r"^python hub_utils\.py (?!.*NAME)(.*)$", SHELL, re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -2331,7 +2327,7 @@ def test_readme_commands_do_what_readme_says(commands_begun):
 
 @pytest.fixture(scope="session", autouse=True)
 def long_programs_begin_at_once(request):
-    """They run beside the first tests, if all tests were asked for."""
+    """They run beside the first tests, if all tests were asked for and not a few."""
     if len(request.session.items) > 200:
         for name in "taxi", "taxi-exact", "frozenlake-slippery", "frozenlake-8x8":
             story_begun(name)
@@ -2340,12 +2336,14 @@ def long_programs_begin_at_once(request):
 
 
 def test_readme_transcripts_are_what_the_program_prints():
-    texts = [text for text in TRANSCRIPTS if not text.startswith("Step 1 ")]
-    assert len(texts) >= 5
-    for text in texts:
+    texts = [text for kind, text in BLOCKS if kind == "text" and text not in OUTPUTS]
+    transcripts = [text for text in texts if not text.startswith("Step 1 ")]
+    assert len(transcripts) >= 5
+    for text in transcripts:  # (The one that starts so is the pseudocode.)
         assert holds(story("frozenlake"), text) or holds(story("taxi"), text), text
 
 
+# ------------------ README's tables ---------------------------------------------------
 def test_readme_shows_lines_of_the_code():
     table = README.split("\n| Step | Pseudocode | ")[1].split("\n\n")[0]
     shown = re.findall(r"`([^`]*)` \|$", table, re.MULTILINE)[1:]
@@ -2381,9 +2379,16 @@ def test_readme_results_are_what_the_program_prints(name):
     assert float(expected) >= float(worst), "the worst of ten, as .ci/run measures it"
 
 
+# ------------------ README's exercises: break it, and a test turns red -----------------
+# | # | bug | `what stands there` | `the bug` | `test that turns red` | Mean_reward |
+BUG = r"^\| \d+ \| .*? \| `(.*?)` \| `(.*?)` \| `(test_\w+)` \| (.*?) \|$"
+BUGS = re.findall(BUG, README, re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def exercises_begun(tmp_path_factory):
     """A folder for each bug, and `python qlearning.py` there; all begin at once."""
+    assert len(BUGS) == README.count("` | `test_") == 9
     folders = [tmp_path_factory.mktemp("bug") for _ in BUGS]
     for folder, (right, wrong, _, _) in zip(folders, BUGS):
         assert SOURCE.count(right) == 1
@@ -2456,9 +2461,8 @@ def blocks(frame):
     """The mean colour of each 20 x 20 pixels: letters hardly matter, shades do."""
     height, width = (size // 20 for size in frame.shape[:2])
     frame = frame[: height * 20, : width * 20, :3].astype("float64")
-    return frame.reshape(height, 20, width, 20, 3).mean(
-        (1, 3)
-    )  # the axes within a block
+    in_blocks = frame.reshape(height, 20, width, 20, 3)
+    return in_blocks.mean((1, 3))  # over the two axes of 20 pixels
 
 
 def check_pictures(folder, names):
