@@ -2026,6 +2026,7 @@ def test_a_push_tells_the_score_and_the_page_and_loads_back(hub, push, model, ca
     assert capsys.readouterr().out == told
     _, files = hub.find("ann/lake")
     assert b'model = load_from_hub("ann/lake")\n' in files["README.md"]
+    assert b"\n- name: lake\n" in files["README.md"], "the model's name"
     assert load_from_hub("ann/lake")["qtable"] == model["qtable"]
 
 
