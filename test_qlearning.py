@@ -745,6 +745,11 @@ The route, with the step that first reached a place:
        2       3       F       H
        H       4       5       6
 """,
+    "frozenlake-8x8": """
+63                          .
+
+THE POLICY: the greedy actions, with V(s), the value of the best one
+""",
     # From 1 a bug at the ends would show. (Only from 0 the program advises to try this.)
     "frozenlake --episodes 2000 --initial-value 1": """
 Their Q-values that are exact to 8 decimals: 44 of 44
@@ -778,6 +783,11 @@ How to read 328 (3,1) Y to R: state 328, taxi in row 3, column 1, passenger at
 ONE EPISODE: number 1 of the scored ones (reset seed 16)
 ...
 The route, with the step that first reached a place:
+       6       5       .       .       G
+       8       4       .       .       .
+       9       3       2       1       0
+       .       .       .      13       .
+       Y       .       .      14       .
 ...
 mean - std = 4.85 (4.5 or more passes the course)
 """,
@@ -852,7 +862,8 @@ def test_a_told_episode_says_how_it_ended_and_a_long_one_is_told_in_short(lake):
     assert "After 2 steps it fell into a hole. Score 0." in told
     told = shown(lake, {"qtable": nothing})
     assert "After 99 steps it was cut short. Score 0." in told
-    assert "     ... 92 steps left out ...\n  97 " in told
+    assert "\n     ... 92 steps left out ...\n  97 " in told
+    assert told.count("left out") == 1
 
 
 def test_a_game_of_ones_own_is_shown_as_far_as_it_is_known():
