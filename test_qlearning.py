@@ -739,6 +739,9 @@ def holds(told, transcript):
 
 TOLD = {  # a command, and lines of its story
     "frozenlake": """
+THE Q-TABLE: * the greedy action (of equal ones the first), . nothing known
+state                    LEFT       DOWN      RIGHT         UP
+...
 The route, with the step that first reached a place:
        0       F       F       F
        1       H       F       H
