@@ -911,6 +911,7 @@ def test_where_arrows_are_missing_or_wide_there_are_letters():
     [
         ("nosuch", "argument recipe: invalid choice: 'nosuch'"),
         ("--gamma 7", "gamma must be from 0 to 1, not 7.0"),
+        ("--episodes 0", f"{COUNTS} 0 and 99"),
         ("--eval-episodes 0", f"{COUNTS} 0 and 99"),
         ("--show-episode 101", "--show-episode must be from 1 to 100"),
         ("--show-episode 0", "--show-episode must be from 1 to 100"),
