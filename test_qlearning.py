@@ -1202,7 +1202,8 @@ def written(monkeypatch):
     """The texts that are written into a picture, each with its place in its square."""
     texts = {}
 
-    def write(image, text, center, *_, **__):
+    def write(image, text, center, size, *_, **__):
+        assert size <= 60, "it is higher than half a square"
         if text not in "SGH":  # the letters of the lake itself
             texts[text] = tuple(round(share, 2) for share in center)
 
@@ -1740,7 +1741,10 @@ def test_the_film_shows_the_first_scored_episode(tmp_path):
     for seed in [*model["eval_seed"][:2], 0]:
         env.reset(seed=seed)
         starts.append(env.render())
-    assert nearest(frames_of(tmp_path / "replay.mp4")[0], starts) == 0
+    film = frames_of(tmp_path / "replay.mp4")
+    assert nearest(film[0], starts) == 0
+    _, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "replay.mp4"))
+    assert seconds == len(film), "a frame a second"
 
 
 def test_the_card_of_a_taxi_has_its_own_name_and_score(tmp_path):
