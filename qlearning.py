@@ -1121,6 +1121,9 @@ def compare(env: Env, model: Recipe) -> Comparison:
     )
 
 
+ALL_EXACT = "All that was learned is exact."
+
+
 def verdict(env: Env, found: Comparison) -> str:
     """What the numbers of a comparison mean, in one sentence."""
     if not found.known:
@@ -1133,8 +1136,14 @@ def verdict(env: Env, found: Comparison) -> str:
         else:
             where = "where it learned nothing"
         return f"The agent scores {missing:.4f} less than the exact table, {where}."
+    lost = found.best_score - found.exact_table_score
+    if lost > 0.1 * abs(found.best_score):
+        return (
+            f"With this gamma even the exact table scores {lost:.4f} less than the best "
+            "possible play: take one that is a little below 1."
+        )
     if max(found.gaps) < TOLERANCE:
-        return "All that was learned is exact."
+        return ALL_EXACT
     return "The agent plays as well as the exact table: what is inexact costs no score."
 
 
@@ -1166,8 +1175,9 @@ def show_proof(env: Env, model: Recipe) -> None:
     print(f"  {found.exact_table_score:.4f} exact table")
     knows = "it knows how many steps are left"
     print(f"  {found.best_score:.4f} best possible play ({knows})")
-    print(textwrap.fill(f"VERDICT: {verdict(env, found)}", 79))
-    if n_cells > 0 and n_exact == n_cells and start == 0:
+    sentence = verdict(env, found)
+    print(textwrap.fill(f"VERDICT: {sentence}", 79))
+    if sentence == ALL_EXACT and start == 0:
         text = "Try --initial-value 1. From 0 the ends keep the value 0, so code that forgot"
         print(f"{text}\n`terminated` would give the same table; from 1 it would not.")
 

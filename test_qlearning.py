@@ -862,6 +862,13 @@ def test_the_verdict_is_in_plain_words(lake):
         assert "--initial-value 1" not in told, "that hint is for exact tables"
 
 
+def test_the_verdict_says_if_gamma_is_to_blame(lake):
+    """To somebody for whom what comes later counts 0 all but one step look equal."""
+    told = shown(lake, {"qtable": value_iteration(lake, 0.0), "gamma": 0.0})
+    sentence = "VERDICT: With this gamma even the exact table scores 1.0000 less than"
+    assert sentence in told and "--initial-value 1" not in told
+
+
 def test_a_told_episode_says_how_it_ended_and_a_long_one_is_told_in_short(lake):
     nothing = initialize_q_table(16, 4)
     told = shown(lake, {"qtable": edited(nothing, (0, RIGHT, 1), (1, DOWN, 1))})
