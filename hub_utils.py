@@ -570,19 +570,21 @@ def with_captions(picture: Surface, snapshot: Snapshot, means: list[float]) -> S
 def draw_curve(means: list[float], episode: int, width: int) -> Surface:
     """The mean scores up to an episode; the scale is that of the whole training."""
     left, right, top, bottom, height = 70, width - 12, 14, 96, 110
-    low, high = min(means), max(means)
+    start = mean_window(len(means)) - 1  # before it a mean is of few episodes: luck
+    low, high = min(means[start:]), max(means[start:])
     image = canvas(width, height)
     for value, level in (low, bottom), (high, top):
         pygame.draw.line(image, GREY, (left, level), (right, level))
         write(image, number_text(value), (left / 2 / width, level / height), 22)
     points: list[tuple[float, float]] = []
-    for i, mean in enumerate(means[: episode + 1]):
+    for i in range(start, episode + 1):
         x = left + i / len(means) * (right - left)
-        y = bottom - share_of(mean, low, high) * (bottom - top)
+        y = bottom - share_of(means[i], low, high) * (bottom - top)
         points.append((x, y))
-    points = [points[0], *points]  # two at least: a line needs them
-    pygame.draw.lines(image, BLUE, False, points, 3)
-    pygame.draw.circle(image, ORANGE, points[-1], 5)
+    if len(points) > 1:
+        pygame.draw.lines(image, BLUE, False, points, 3)
+    if points:
+        pygame.draw.circle(image, ORANGE, points[-1], 5)
     return image
 
 

@@ -1380,6 +1380,19 @@ def test_the_curve_ends_at_the_episode_of_the_moment():
         assert tuple(curve[y, x]) == ORANGE
 
 
+def test_the_curve_begins_where_luck_ends(written):
+    means = [9.0, 0.0] + [
+        1.0
+    ] * 98  # Of 100 episodes each mean but the first is of two.
+
+    def has_a_dot(episode):
+        curve = hub_utils.pixels(hub_utils.draw_curve(means, episode, 400))
+        return (curve == ORANGE).all(2).any()
+
+    assert not has_a_dot(0) and has_a_dot(1)
+    assert written.keys() == {"0", "1.00"}, "9 is not on the scale"
+
+
 # ------------------ A pickle is a program, and is not run -----------------------------
 class Mkdir:
     """What is pickled as the call os.mkdir("owned")."""
