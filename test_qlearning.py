@@ -1385,12 +1385,14 @@ def test_the_curve_begins_where_luck_ends(written):
         1.0
     ] * 98  # Of 100 episodes each mean but the first is of two.
 
-    def has_a_dot(episode):
-        curve = hub_utils.pixels(hub_utils.draw_curve(means, episode, 400))
-        return (curve == ORANGE).all(2).any()
+    def curve(episode):
+        return hub_utils.pixels(hub_utils.draw_curve(means, episode, 400))
 
-    assert not has_a_dot(0) and has_a_dot(1)
-    assert written.keys() == {"0", "1.00"}, "9 is not on the scale"
+    assert not (curve(0) == ORANGE).all(2).any(), "no dot yet"
+    assert (curve(1) == ORANGE).all(2).any()
+    assert tuple(curve(99)[14, 300]) == hub_utils.BLUE, "the highest mean, 1"
+    assert tuple(curve(99)[96, 300]) == hub_utils.GREY, "the lowest one, 0"
+    assert written == {"0": (0.09, 0.87), "1.00": (0.09, 0.13)}, "9 is not on the scale"
 
 
 # ------------------ A pickle is a program, and is not run -----------------------------
