@@ -559,7 +559,8 @@ def spread(snapshots: list[Snapshot], most: int = 60) -> list[Snapshot]:
 def with_captions(picture: Surface, snapshot: Snapshot, means: list[float]) -> Surface:
     """The picture, and under it the numbers of the moment and the curve so far."""
     episode, epsilon, _ = snapshot
-    width, window = picture.get_width(), mean_window(len(means))
+    width = picture.get_width()
+    window = min(mean_window(len(means)), episode + 1)  # at first there are fewer
     moment = f"episode {episode + 1:,} of {len(means):,}"
     share = f"epsilon {epsilon:.2f}: {epsilon:.0%} of the steps are random"
     score = f"mean score of the last {window} episodes: {means[episode]:.2f}"
@@ -568,23 +569,23 @@ def with_captions(picture: Surface, snapshot: Snapshot, means: list[float]) -> S
 
 
 def draw_curve(means: list[float], episode: int, width: int) -> Surface:
-    """The mean scores up to an episode; the scale is that of the whole training."""
+    """The mean scores up to an episode, which has a dot; one scale for all episodes."""
     left, right, top, bottom, height = 70, width - 12, 14, 96, 110
     start = mean_window(len(means)) - 1  # before it a mean is of few episodes: luck
     low, high = min(means[start:]), max(means[start:])
+
+    def point(i: int) -> tuple[float, float]:
+        x = left + i / len(means) * (right - left)
+        return x, bottom - share_of(means[i], low, high) * (bottom - top)
+
     image = canvas(width, height)
     for value, level in (low, bottom), (high, top):
         pygame.draw.line(image, GREY, (left, level), (right, level))
         write(image, number_text(value), (left / 2 / width, level / height), 22)
-    points: list[tuple[float, float]] = []
-    for i in range(start, episode + 1):
-        x = left + i / len(means) * (right - left)
-        y = bottom - share_of(means[i], low, high) * (bottom - top)
-        points.append((x, y))
-    if len(points) > 1:
-        pygame.draw.lines(image, BLUE, False, points, 3)
-    if points:
-        pygame.draw.circle(image, ORANGE, points[-1], 5)
+    if episode > start:
+        curve = [point(i) for i in range(start, episode + 1)]
+        pygame.draw.lines(image, BLUE, False, curve, 3)
+    pygame.draw.circle(image, ORANGE, point(episode), 5)
     return image
 
 

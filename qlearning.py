@@ -1137,10 +1137,11 @@ def verdict(env: Env, found: Comparison) -> str:
             where = "where it learned nothing"
         return f"The agent scores {missing:.4f} less than the exact table, {where}."
     lost = found.best_score - found.exact_table_score
+    # A little is always lost by not knowing how many steps are left.
     if lost > 0.1 * abs(found.best_score):
         return (
-            f"With this gamma even the exact table scores {lost:.4f} less than the best "
-            "possible play: take one that is a little below 1."
+            f"Even the exact table scores {lost:.4f} less than the best possible play: "
+            "try another gamma (a little below 1), or more steps."
         )
     if max(found.gaps) < TOLERANCE:
         return ALL_EXACT

@@ -537,6 +537,22 @@ def test_a_state_has_a_value_for_each_policy(lake):
     assert value_of_start(P, exact, 0.5) == 0.2763
 
 
+def mean_minus_std(scores):
+    """What the course ranks taxis by."""
+    return round(statistics.fmean(scores) - statistics.pstdev(scores), 2)
+
+
+def test_wasted_time_can_raise_mean_minus_std():
+    """README has 4.85, and 5.10 for detours (-1 a step) so that no score is above 8."""
+    env, exact = game("taxi"), value_iteration(game("taxi"), 0.95)
+    scores = []
+    for seed in qlearning.evaluation_seeds(RECIPES["taxi"]):
+        steps = rollout(env, exact, env.reset(seed=seed)[0], 99)
+        scores.append(sum(reward for _, _, reward, _, _ in steps))
+    assert mean_minus_std(scores) == 4.85
+    assert mean_minus_std([min(8, score) for score in scores]) == 5.1
+
+
 # ------------------ Whose rules? ------------------------------------------------------
 # What a game publishes as P may be about another game than the one that is played: under
 # a wrapper that renumbers states, say, or where P is not a table of rules at all. Then an
@@ -862,10 +878,11 @@ def test_the_verdict_is_in_plain_words(lake):
         assert "--initial-value 1" not in told, "that hint is for exact tables"
 
 
-def test_the_verdict_says_if_gamma_is_to_blame(lake):
-    """To somebody for whom what comes later counts 0 all but one step look equal."""
-    told = shown(lake, {"qtable": value_iteration(lake, 0.0), "gamma": 0.0})
-    sentence = "VERDICT: With this gamma even the exact table scores 1.0000 less than"
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_the_verdict_says_if_even_the_exact_table_fails(lake, gamma):
+    """With gamma 0 all steps but one look equal, with gamma 1 waiting costs nothing."""
+    told = shown(lake, {"qtable": value_iteration(lake, gamma), "gamma": gamma})
+    sentence = "VERDICT: Even the exact table scores 1.0000 less than the best possible"
     assert sentence in told and "--initial-value 1" not in told
 
 
@@ -1388,11 +1405,21 @@ def test_the_curve_begins_where_luck_ends(written):
     def curve(episode):
         return hub_utils.pixels(hub_utils.draw_curve(means, episode, 400))
 
-    assert not (curve(0) == ORANGE).all(2).any(), "no dot yet"
-    assert (curve(1) == ORANGE).all(2).any()
+    assert tuple(curve(0)[14, 70]) == ORANGE, "a dot at the end of the scale"
+    assert not (curve(1) == hub_utils.BLUE).all(2).any(), "no line from luck to 0"
     assert tuple(curve(99)[14, 300]) == hub_utils.BLUE, "the highest mean, 1"
     assert tuple(curve(99)[96, 300]) == hub_utils.GREY, "the lowest one, 0"
     assert written == {"0": (0.09, 0.87), "1.00": (0.09, 0.13)}, "9 is not on the scale"
+
+
+def test_a_caption_says_of_how_many_episodes_the_mean_is(monkeypatch):
+    line_of_text = mock.Mock(wraps=hub_utils.line_of_text)
+    monkeypatch.setattr(hub_utils, "line_of_text", line_of_text)
+    for episode, n_episodes in (0, 1), (99, 2):
+        snapshot = hub_utils.Snapshot(episode, 0.5, {})
+        hub_utils.with_captions(hub_utils.canvas(400, 9), snapshot, [1.0] * 100)
+        said = f"mean score of the last {n_episodes} episodes: 1.00"
+        assert line_of_text.call_args.args == (said, 400)
 
 
 # ------------------ A pickle is a program, and is not run -----------------------------
@@ -2397,6 +2424,20 @@ def test_readme_shows_lines_of_the_code():
     assert len(shown) == 11 and [line for line in shown if line not in source] == []
     (heading,) = [line for line in source if line.startswith(CUT)]
     assert f"`{heading}`" in README
+
+
+def test_readme_s_rules_of_the_corridor_are_those_of_its_steps():
+    """Section 8 has them in three lines; this corridor is the same game."""
+    env = Corridor(6)
+    lines = re.findall(
+        r"`(def to\(.*?|self\.(?:P|initial_state_distrib) = .*?)`", README
+    )
+    exec("\n".join(lines), {"self": env, "size": 6})  # noqa: S102
+    for state, action in itertools.product(range(5), range(2)):
+        env.s = state
+        new_state, reward, terminated, _, _ = env.step(action)
+        assert env.P[state][action] == [(1.0, new_state, reward, terminated)]
+    assert exact_score(env, 99) == -5.0
 
 
 def test_a_pasted_function_needs_only_what_readme_says():

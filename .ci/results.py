@@ -56,6 +56,7 @@ def is_solved(policy, decay_rate, seed):
 def measured(name, seed):
     """Mean_reward, the expected score and the environment steps of an agent."""
     env, recipe, steps = game(name), RECIPES[name] | {"seed": seed}, []
+    assert qlearning.step_limit(env, recipe["max_steps"]) == recipe["max_steps"]
     table = learn(env, recipe, on_episode=lambda *told: steps.append(told[2]))
     mean, std = qlearning.evaluate_model(env, recipe | {"qtable": table})
     expected = exact_score(env, recipe["max_steps"], table)
