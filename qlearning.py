@@ -754,7 +754,7 @@ def tell_story(recipe: Recipe, episode: int = 1) -> None:
     history: list[Any] = []  # (epsilon, steps, score) of each episode
     first_episodes: list[list[Step]] = []
 
-    def remember(episode: int, epsilon: float, steps: int, score: float) -> None:
+    def remember(_: int, epsilon: float, steps: int, score: float) -> None:
         history.append((epsilon, steps, score))
         if len(history) <= 3000:  # enough for the first lessons
             first_episodes.append(env.steps)  # those of the episode just over
@@ -907,7 +907,7 @@ def show_first_lessons(env: Env, recipe: Recipe, episodes: list[list[Step]]) -> 
     if first is not None:
         show_arithmetic(env, gamma, first, "the first value that changes")
     for update in changes:  # those after the first
-        # Ends count 0, and what is new has the start value: any other was learned.
+        # After an end it is 0, and of an untouched row the start value: else learned.
         if update.next_value not in (0, start):
             show_arithmetic(env, gamma, update, "the first built on a learned value")
             _, _, _, new_state, _ = update.step
@@ -1078,7 +1078,7 @@ class Comparison(NamedTuple):
     known: list[int]  # the states whose row has changed
     gaps: list[float]  # how far each cell of these rows is from the exact one
     wrong: list[int]  # the states among them whose greedy action is not a best one
-    end_values: list[float]  # the cells of the ends: nobody acts there, nothing changes
+    end_values: list[float]  # the cells of the ends, which no update may change
     agent_score: float  # the expected score of this table's greedy policy
     exact_table_score: float  # the expected score of the exact table's
     best_score: float  # the expected score of the best possible play
@@ -1130,12 +1130,12 @@ def verdict(env: Env, found: Comparison) -> str:
         return "Nothing was learned: no reward has reached the table."
     missing = found.exact_table_score - found.agent_score
     if missing > TOLERANCE:
-        if found.wrong:
-            states = ", ".join(state_name(env, state) for state in found.wrong[:3])
-            where = f"in states such as {states}"
-        else:
-            where = "where it learned nothing"
-        return f"The agent scores {missing:.4f} less than the exact table, {where}."
+        less = f"The agent scores {missing:.4f} less than the exact table"
+        if not found.wrong:
+            return f"{less}, where it learned nothing."
+        states = ", ".join(state_name(env, state) for state in found.wrong[:3])
+        # Which of them cost the score is not known: it may not meet all of them.
+        return f"{less}; in states such as {states} another action is better."
     lost = found.best_score - found.exact_table_score
     # A little is always lost by not knowing how many steps are left.
     if lost > 0.1 * abs(found.best_score):
